@@ -1,0 +1,3 @@
+"""ProxQuant for Keras 3: train low-precision networks, export them to LiteRT."""
+
+__version__ = "0.1.0"

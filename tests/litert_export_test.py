@@ -1,0 +1,139 @@
+"""Export of the fast profile: exact weights, right outputs, no harm to the target."""
+
+import os
+import pathlib
+import tempfile
+import unittest
+import unittest.mock
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+from tf_proxquant import litert
+from tf_proxquant.litert import convert, flatbuffer, runtime
+
+
+def small_cnn(seed=0):
+    """Conv, BatchNorm with random statistics and signs, dense: kernels in {-1, +1} / {-a, 0, a}."""
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((8, 8, 3), name="image")
+    x = keras.layers.Conv2D(8, 3, padding="same", use_bias=False)(inputs)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.Conv2D(16, 3, strides=2, activation="relu")(x)
+    x = keras.layers.Flatten()(x)
+    model = keras.Model(inputs, keras.layers.Dense(10)(x))
+    generator = np.random.default_rng(seed)
+    for variable in model.variables:
+        shape = variable.shape
+        if variable.path.endswith("kernel"):
+            variable.assign(generator.choice([-0.1, 0.1], shape))
+        elif variable.path.endswith("gamma"):
+            variable.assign(generator.uniform(0.5, 1.5, shape) * generator.choice([-1, 1], shape))
+        elif variable.path.endswith("variance"):
+            variable.assign(generator.uniform(0.5, 2, shape))
+        else:
+            variable.assign(generator.normal(0, 0.1, shape))
+    return model
+
+
+class ExportTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        self.path = self.folder / "model.tflite"
+
+    def test_fast_stores_every_kernel_as_int8_and_keeps_the_outputs(self):
+        model = small_cnn()
+        report = litert.export(model, self.path)
+        self.assertEqual({row.form for row in report.rows}, {"int8"})
+        self.assertLessEqual(report.max_error, 2e-5)
+        self.assertEqual(report.bytes, self.path.stat().st_size)
+        self.assertLess(report.bytes, 0.5 * report.float_bytes)
+        images = np.random.default_rng(1).standard_normal((5, 8, 8, 3)).astype("float32")
+        expected = model.predict(images, verbose=0)
+        for kernels in runtime.KERNELS:
+            for batch_size in (2, 5):
+                outputs = litert.predict(self.path, images, batch_size=batch_size, kernels=kernels)
+                np.testing.assert_allclose(outputs, expected, atol=2e-5 * np.abs(expected).max())
+
+    def test_decoded_weights_are_the_bits_of_the_float_file(self):
+        model = small_cnn()
+        litert.export(model, self.path)
+        before = flatbuffer.Model(convert.convert(model))
+        after = flatbuffer.Model(self.path.read_bytes())
+        expected = sorted(
+            before.array(t).tobytes()
+            for t in before.subgraphs[0].tensors
+            if before.constant(t) is not None and len(t.shape) > 1
+        )
+        decoded = []
+        for tensor in after.subgraphs[0].tensors:
+            if after.constant(tensor) is not None and len(tensor.shape) > 1:
+                shape = [1] * len(tensor.shape)
+                shape[tensor.quantization.quantizedDimension] = -1
+                scale = tensor.quantization.scale.reshape(shape)
+                decoded.append((after.array(tensor).astype(np.float32) * scale).tobytes())
+        self.assertEqual(sorted(decoded), expected)
+
+    def test_the_model_is_only_read(self):
+        model = small_cnn()
+        before = [v.numpy().tobytes() for v in model.variables]
+        litert.export(model, self.path)
+        self.assertEqual([v.numpy().tobytes() for v in model.variables], before)
+
+    def test_a_model_file_exports_like_the_model(self):
+        model = small_cnn()
+        model.save(self.folder / "model.keras")
+        litert.export(self.folder / "model.keras", self.path)
+        first = litert.predict(self.path, np.ones((1, 8, 8, 3)))
+        np.testing.assert_allclose(first, model(np.ones((1, 8, 8, 3))), rtol=1e-4, atol=1e-5)
+
+    def test_weights_off_the_grid_stay_float_with_a_reason(self):
+        model = small_cnn()
+        kernel = model.layers[-1].kernel
+        kernel.assign(kernel + np.random.default_rng(0).normal(0, 1e-6, kernel.shape))
+        report = litert.export(model, self.path)
+        (row,) = [row for row in report.rows if row.form == "float32"]
+        self.assertEqual(row.shape, (10, 144))
+        self.assertIn("levels", row.reason)
+
+    def test_bad_arguments_leave_the_old_file(self):
+        self.path.write_bytes(b"old")
+        model = small_cnn()
+        cases = [
+            (model, self.path, {"profile": "tiny"}, "profile must be one of .*tiny"),
+            (model, self.folder / "model.bin", {}, "end in .tflite.*model.bin"),
+            (model, self.folder / "no" / "model.tflite", {}, "no folder"),
+            (self.folder / "no.keras", self.path, {}, "no model file"),
+            (self.folder / "no.txt", self.path, {}, "must end in .keras"),
+            (3, self.path, {}, "Received: 3"),
+        ]
+        for source, path, options, message in cases:
+            with self.subTest(message), self.assertRaisesRegex(ValueError, message):
+                litert.export(source, path, **options)
+        self.assertEqual(os.listdir(self.folder), ["model.tflite"])
+        self.assertEqual(self.path.read_bytes(), b"old")
+
+    def test_a_nan_weight_is_named(self):
+        model = small_cnn()
+        kernel = model.layers[-1].kernel.numpy()
+        kernel[0, 0] = np.nan
+        model.layers[-1].kernel.assign(kernel)
+        with self.assertRaisesRegex(ValueError, "dense.*kernel.*1 such values"):
+            litert.export(model, self.path)
+        self.assertEqual(os.listdir(self.folder), [])
+
+    def test_a_file_that_fails_its_check_replaces_nothing(self):
+        self.path.write_bytes(b"old")
+        no_budget = unittest.mock.patch("tf_proxquant.litert.verify.ERROR_BUDGET", -1.0)
+        with no_budget, self.assertRaisesRegex(litert.VerificationError, "Outputs differ"):
+            litert.export(small_cnn(), self.path)
+        self.assertEqual(os.listdir(self.folder), ["model.tflite"])
+        self.assertEqual(self.path.read_bytes(), b"old")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,86 @@
+"""Which form a weight gets under which profile."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from tf_proxquant.litert import forms, levels
+from tf_proxquant.litert.report import TensorRow
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """How an export chooses.
+
+    Attributes:
+      candidates: function (weights, axis) -> iterable of `Encoding` or None.
+      strip_names: drop tensor names and metadata.
+    """
+
+    candidates: Callable
+    strip_names: bool = False
+
+
+def _fast(weights, axis):
+    yield forms.encode_integer(weights, 8, axis)
+
+
+PROFILES = {"fast": Profile(_fast)}
+
+
+def get(name):
+    """The profile called `name`. Raises: ValueError: listing the names, if there is none."""
+    if name not in PROFILES:
+        raise ValueError(f"profile must be one of {sorted(PROFILES)}. Received: {name!r}")
+    return PROFILES[name]
+
+
+def choose(weight, profile):
+    """The smallest encoding of a `rewrite.Weight` that a profile allows, and its report row.
+
+    Returns: (Encoding or None, TensorRow).
+    Raises: ValueError: if the weight has values that are not finite.
+    """
+    if not np.isfinite(weight.values).all():
+        raise ValueError(f"Weight {weight.name!r} of the file has values that are NaN or infinite.")
+    found = [
+        encoding
+        for axis in channel_axes(weight.values.shape)
+        for encoding in profile.candidates(weight.values, axis)
+        if encoding is not None
+    ]
+    best = min(found, key=lambda encoding: encoding.num_bytes, default=None)
+    if best is not None and best.num_bytes >= weight.values.nbytes:
+        return None, _row(weight, None, "too small to gain")
+    return best, _row(weight, best, "" if best else "levels on no integer grid")
+
+
+def channel_axes(shape):
+    """Axes that may keep their own levels, the likeliest first; None is one set for all."""
+    axes = [None, 0, len(shape) - 1] if len(shape) > 1 else [None]
+    return list(dict.fromkeys(axes))
+
+
+def _row(weight, encoding, reason):
+    counts = {
+        axis: found.num_levels
+        for axis in channel_axes(weight.values.shape)
+        if (found := levels.read_levels(weight.values, axis)) is not None
+    }
+    axis = min(counts, key=counts.get, default=None)
+    if not counts:
+        reason = f"more than {levels.MAX_LEVELS} levels"
+    num_bytes = weight.values.nbytes
+    return TensorRow(
+        name=weight.name,
+        operators=weight.consumers,
+        shape=weight.values.shape,
+        num_levels=counts.get(axis),
+        axis=axis,
+        form=encoding.form if encoding else "float32",
+        bits=encoding.bits if encoding else 32,
+        bytes_before=num_bytes,
+        bytes_after=encoding.num_bytes if encoding else num_bytes,
+        reason=reason,
+    )

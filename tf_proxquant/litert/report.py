@@ -1,0 +1,106 @@
+"""What an export did, tensor by tensor: printed as a table, `to_dict` for machines."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorRow:
+    """One weight tensor of a file.
+
+    Attributes:
+      name: layer and operation in the converted file, "" where names are stripped.
+      operators: names of the operators that read it.
+      shape: of the weights.
+      num_levels: distinct values per channel, the largest of any channel; None if above 255.
+      axis: channel axis of the levels; None for one set.
+      form: "float32", "int8", ...
+      bits: stored bits per weight, without scales.
+      bytes_before: in the float file.
+      bytes_after: in this file, scales and decoding operators included (estimate).
+      reason: why it stayed float, or a remark; "" if there is none.
+    """
+
+    name: str
+    operators: tuple[str, ...]
+    shape: tuple[int, ...]
+    num_levels: int | None
+    axis: int | None
+    form: str
+    bits: float
+    bytes_before: int
+    bytes_after: int
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportReport:
+    """A .tflite file, weight by weight.
+
+    Attributes:
+      path: of the file.
+      profile: that wrote it; "" if unknown.
+      bytes: size of the file.
+      float_bytes: size of the float file it was made from; None if unknown.
+      gzip_bytes: size of the file after deflate at level 9.
+      rows: tuple of `TensorRow`, in the order of the file.
+      errors: dict {kernel set: largest output difference over largest output}, against the float
+        file on the same kernels and against the Keras model; empty if not verified.
+    """
+
+    path: str
+    profile: str
+    bytes: int
+    float_bytes: int | None
+    gzip_bytes: int
+    rows: tuple[TensorRow, ...]
+    errors: dict = dataclasses.field(default_factory=dict)
+
+    @property
+    def max_error(self):
+        """The largest of `errors`, or None if the file was not verified."""
+        return max(self.errors.values()) if self.errors else None
+
+    @property
+    def ratio(self):
+        """Size over the size of the float file, or None if that is unknown."""
+        return self.bytes / self.float_bytes if self.float_bytes else None
+
+    def to_dict(self):
+        """Plain numbers, strings, lists and dicts, ready for JSON."""
+        return {
+            **dataclasses.asdict(self),
+            "rows": [dataclasses.asdict(row) for row in self.rows],
+            "ratio": self.ratio,
+            "max_error": self.max_error,
+        }
+
+    def __str__(self):
+        header = ("tensor", "read by", "shape", "levels", "form", "bits", "bytes", "was", "remark")
+        lines = [header, *(_cells(row) for row in self.rows)]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+        table = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in lines]
+        table.insert(1, "-" * max(len(line) for line in table))
+        return "\n".join([*(line.rstrip() for line in table), *self._totals()])
+
+    def _totals(self):
+        size = f"{self.bytes:,} bytes, {self.gzip_bytes:,} deflated"
+        if self.float_bytes:
+            size += f"; float file {self.float_bytes:,} ({100 * self.ratio:.1f} %)"
+        yield f"{self.path}: {size}"
+        if self.errors:
+            errors = ", ".join(f"{name} {error:.1e}" for name, error in self.errors.items())
+            yield f"largest output error relative to the largest output: {errors}"
+
+
+def _cells(row):
+    return (
+        row.name if len(row.name) <= 40 else "..." + row.name[-37:],
+        ",".join(dict.fromkeys(row.operators)),
+        "x".join(map(str, row.shape)),
+        "-" if row.num_levels is None else str(row.num_levels),
+        row.form,
+        f"{row.bits:g}",
+        f"{row.bytes_after:,}",
+        f"{row.bytes_before:,}",
+        row.reason,
+    )

@@ -1,0 +1,91 @@
+"""Finds the constant weights of a model and puts encodings in their place."""
+
+import dataclasses
+
+import numpy as np
+from ai_edge_litert.schema_py_generated import AddOptionsT, BuiltinOperator, TensorType
+
+from tf_proxquant.litert import flatbuffer, forms
+
+
+@dataclasses.dataclass(frozen=True)
+class Weight:
+    """A constant float32 tensor and who reads it.
+
+    Attributes:
+      graph: number of the subgraph.
+      index: tensor index in it.
+      name: tensor name in the converted file.
+      values: float32 array.
+      consumers: operator names, in order.
+    """
+
+    graph: int
+    index: int
+    name: str
+    values: np.ndarray
+    consumers: tuple[str, ...]
+
+
+def find_weights(model):
+    """Every constant float32 tensor of two dimensions or more that some operator reads."""
+    found = []
+    for number, graph in enumerate(model.subgraphs):
+        consumers = {}
+        for operator in graph.operators:
+            for index in () if operator.inputs is None else operator.inputs:
+                consumers.setdefault(int(index), []).append(model.operator_name(operator))
+        for index, tensor in enumerate(graph.tensors):
+            if tensor.type != TensorType.FLOAT32 or index not in consumers:
+                continue
+            if model.constant(tensor) is None or len(flatbuffer.tensor_shape(tensor)) < 2:
+                continue
+            name = flatbuffer.layer_name(tensor)
+            found.append(Weight(number, index, name, model.array(tensor), tuple(consumers[index])))
+    return found
+
+
+def replace(model, weight, encoding):
+    """Stores `weight` as `encoding`; its decoding operators go before its first reader."""
+    graph = model.subgraphs[weight.graph]
+    decoder = forms.Decoder(model, graph, weight.index)
+    encoding.write(decoder)
+    position = next(
+        place for place, operator in enumerate(graph.operators) if weight.index in operator.inputs
+    )
+    graph.operators[position:position] = decoder.operators
+
+
+def decoder_probe(content, number, wanted):
+    """A file with only the operators that decode constants, for reading weights back.
+
+    Args:
+      content: bytes of a .tflite file.
+      number: of the subgraph.
+      wanted: indices of the tensors to read.
+
+    Returns: bytes of a file with one input of shape (1,), to be set to 0, and as outputs the wanted
+      tensors with that input added: XNNPACK needs some work between a constant and an output.
+    """
+    model = flatbuffer.Model(content)
+    graph = model.subgraphs[number]
+    known = {i for i, tensor in enumerate(graph.tensors) if model.constant(tensor) is not None}
+    operators = []
+    for operator in graph.operators:
+        inputs = [] if operator.inputs is None else [int(i) for i in operator.inputs]
+        if inputs and known.issuperset(inputs):
+            operators.append(operator)
+            known.update(int(i) for i in operator.outputs)
+    zero = model.add_tensor(graph, (1,), TensorType.FLOAT32)
+    sums = []
+    for index in wanted:
+        shape = flatbuffer.tensor_shape(graph.tensors[index])
+        sums.append(model.add_tensor(graph, shape, TensorType.FLOAT32))
+        operators.append(
+            model.make_operator(BuiltinOperator.ADD, 1, [index, zero], sums[-1:], AddOptionsT())
+        )
+    graph.operators = operators
+    graph.inputs, graph.outputs = np.asarray([zero], np.int32), np.asarray(sums, np.int32)
+    model.model.subgraphs, model.model.signatureDefs = [graph], None
+    model.prune()
+    return model.to_bytes()

@@ -199,19 +199,21 @@ class Model:
             operator.opcodeIndex = kept.index(operator.opcodeIndex)
 
     def strip(self, names=False):
-        """Drops what no runtime reads: activation names, empty fields, stale converter notes.
+        """Drops what no runtime reads: most names, empty fields, stale converter notes.
 
-        Signatures, inputs and outputs keep their names: an application looks them up.
+        Signatures, inputs and outputs keep their names, for an application looks them up, and
+        weights keep that of their layer.
 
         Args:
-          names: drop the names of constants, the description and all metadata as well.
+          names: drop the names of weights, the description and all metadata as well.
         """
         for graph in self.subgraphs:
             interface = {*graph.inputs, *graph.outputs}
             for index, tensor in enumerate(graph.tensors):
                 _drop_empty_quantization(tensor)
-                if index not in interface and (names or self.constant(tensor) is None):
-                    tensor.name = None
+                if index not in interface:
+                    is_weight = self.constant(tensor) is not None and len(tensor_shape(tensor)) > 1
+                    tensor.name = None if names or not is_weight else layer_name(tensor)
         if names:
             self.model.metadata = self.model.description = None
         elif self.model.metadata:

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
-from ai_edge_litert.schema_py_generated import BuiltinOperator, DequantizeOptionsT, TensorType
+from ai_edge_litert.schema_py_generated import BuiltinOperator, TensorType
 
 from tf_proxquant.litert import flatbuffer, levels
 
@@ -116,4 +116,4 @@ def dequantize_version(bits, num_scales):
 def _write_integer(decoder, codes, scales, bits, axis):
     stored = add_integer(decoder, codes, scales, bits, axis)
     version = dequantize_version(bits, scales.size)
-    decoder.apply(BuiltinOperator.DEQUANTIZE, version, [stored], DequantizeOptionsT())
+    decoder.apply(BuiltinOperator.DEQUANTIZE, version, [stored])

@@ -1,0 +1,57 @@
+"""Two opposite levels."""
+
+import math
+
+from keras import ops
+
+from tf_proxquant.quantizers.base import Quantizer, constant, register
+
+
+@register
+class Binary(Quantizer):
+    """Two levels, {-a, +a}; 0 goes up, to +a.
+
+    With `scale=None`, a = 1, the levels of the paper. With `scale="mean"`, a = mean |w| per
+    group: the exact least-squares fit, since for fixed signs
+        sum_i (w_i - a sign(w_i))^2 = sum_i (|w_i| - a)^2
+    is smallest at the mean of |w_i|, and the signs do not depend on a.
+
+    Args:
+      scale: None for 1, "mean", or a positive number a.
+      axis: axes that keep their own levels; see `Quantizer`.
+
+    Example:
+      >>> import numpy as np
+      >>> np.array(Binary("mean")(np.array([-3.0, 0.0, 1.0, 4.0])))
+      array([-2.,  2.,  2.,  2.])
+    Reference: Bai, Wang, Liberty, ICLR 2019, arXiv:1810.00861. Deviation: the authors' sign
+      leaves a weight that is exactly 0 at 0 for ever; here it counts as +1.
+    """
+
+    regularizer = "l1"
+
+    def __init__(self, scale=None, axis=None):
+        super().__init__(axis)
+        is_number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
+        if not (scale in (None, "mean") or (is_number and 0 < scale < math.inf)):
+            raise ValueError(
+                "`scale` must be None (levels -1 and +1), 'mean' (mean of |w|) or a positive "
+                f"finite number. Received: scale={scale!r}"
+            )
+        self.scale = scale
+
+    def fit(self, rows):
+        if self.scale == "mean":
+            scale = row_mean(ops.abs(rows))
+        else:
+            fixed = 1.0 if self.scale is None else float(self.scale)
+            scale = constant(fixed, rows) * ops.ones_like(rows[:, :1])
+        return ops.concatenate([-scale, scale], axis=1)
+
+    def get_config(self):
+        return {"scale": self.scale, **super().get_config()}
+
+
+def row_mean(rows):
+    """Mean of each row, shape (groups, 1)."""
+    return ops.mean(rows, axis=1, keepdims=True)

@@ -1,0 +1,113 @@
+"""Groups: which weights share one set of levels.
+
+A group is a slice of the weight tensor at fixed indices of the kept axes. Fitting works on
+rows, one row per group, whatever the rank of the tensor; the levels of the groups then
+broadcast back against the tensor.
+"""
+
+import math
+
+from keras import backend, ops
+
+FLOAT_DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+
+def check_axis(axis):
+    """Returns `axis` as None, an int or a tuple of distinct ints.
+
+    Raises: ValueError: for anything else.
+    """
+    if axis is None or (isinstance(axis, int) and not isinstance(axis, bool)):
+        return axis
+    if isinstance(axis, (tuple, list)) and axis:
+        integers = all(isinstance(a, int) and not isinstance(a, bool) for a in axis)
+        if integers and len(set(axis)) == len(axis):
+            return tuple(axis)
+    raise ValueError(
+        "`axis` must be None (one set of levels per tensor), an int, or a non-empty tuple of "
+        f"distinct ints (axes that keep their own levels). Received: axis={axis!r}"
+    )
+
+
+def kept_axes(rank, axis):
+    """The kept axes of a tensor of `rank` dimensions: ascending, counted from 0.
+
+    Raises: ValueError: if an axis is out of range or named twice.
+    """
+    if axis is None:
+        return ()
+    axes = (axis,) if isinstance(axis, int) else axis
+    for a in axes:
+        if not -rank <= a < rank:
+            raise ValueError(
+                f"`axis` is out of range: a tensor of rank {rank} has axes "
+                f"{-rank} to {rank - 1}. Received: axis={axis!r}"
+            )
+    kept = sorted({a % rank for a in axes})
+    if len(kept) != len(axes):
+        raise ValueError(
+            f"`axis` names the same axis of a tensor of rank {rank} twice. Received: axis={axis!r}"
+        )
+    return tuple(kept)
+
+
+def as_weights(weights):
+    """Returns `weights` (tensor, variable, array) as a tensor.
+
+    Raises: ValueError: if its dtype is not a real floating-point type.
+    """
+    weights = ops.convert_to_tensor(weights)
+    dtype = backend.standardize_dtype(weights.dtype)
+    if dtype not in FLOAT_DTYPES:
+        raise ValueError(
+            f"Weights must be real floating-point numbers, one of {FLOAT_DTYPES}; "
+            f"cast them first. Received: dtype={dtype}"
+        )
+    return weights
+
+
+def to_rows(weights, axis):
+    """Returns the groups as rows: shape `(groups, weights per group)`.
+
+    Half-precision weights come back as float32, so that sums over them are accurate, and empty
+    rows as one weight of 0, so that a fit has something to fit.
+    """
+    shape = ops.shape(weights)
+    kept = kept_axes(len(shape), axis)
+    reduced = [a for a in range(len(shape)) if a not in kept]
+    if backend.standardize_dtype(weights.dtype) in ("float16", "bfloat16"):
+        weights = ops.cast(weights, "float32")
+    order = (*kept, *reduced)
+    if order != tuple(range(len(shape))):
+        weights = ops.transpose(weights, order)
+    num_groups = math.prod(shape[a] for a in kept)
+    per_group = math.prod(shape[a] for a in reduced)
+    if isinstance(per_group, int) and per_group == 0:
+        return ops.zeros((num_groups, 1), dtype=weights.dtype)
+    return ops.reshape(weights, (num_groups, per_group))
+
+
+def broadcast_shape(weights, axis):
+    """The shape in which one number per group broadcasts against `weights`."""
+    shape = ops.shape(weights)
+    kept = kept_axes(len(shape), axis)
+    return tuple(shape[a] if a in kept else 1 for a in range(len(shape)))
+
+
+def check_finite(rows, axis):
+    """Raises ValueError naming the groups of `rows` with NaN or inf, when values are known.
+
+    While a graph is traced the values are not known, and nothing is checked or computed.
+    """
+    finite = ops.all(ops.isfinite(rows), axis=1)
+    try:
+        finite = ops.convert_to_numpy(finite)
+    except (NotImplementedError, TypeError):  # a symbolic tensor of TensorFlow, of JAX
+        return
+    bad = [i for i, is_finite in enumerate(finite) if not is_finite]
+    if bad:
+        where = "the tensor" if axis is None else f"{len(bad)} of {len(finite)} groups: {bad[:16]}"
+        raise ValueError(
+            "Weights must be finite; a NaN or inf has no nearest level. Look for a diverged loss "
+            f"or a bad checkpoint. Received: NaN or inf in {where} (axis={axis!r})"
+        )

@@ -1,0 +1,96 @@
+"""Measures of how far weights are from a grid, and how far they travelled."""
+
+import numpy as np
+from keras import ops
+
+
+def quantization_error(weights, quantized):
+    """Relative distance of weights to their quantized values.
+
+        ||weights - quantized|| / ||weights||        (Euclidean norms over all entries)
+
+    Args:
+      weights: float tensor of any shape, or a list of them, taken together.
+      quantized: the same structure and shapes.
+
+    Returns: float >= 0; 0 where both norms are 0, inf where only the weights are 0.
+    Raises: ValueError: if the structures or shapes differ.
+
+    Example:
+      >>> quantization_error([3.0, 4.0], [3.0, 1.0])
+      0.6
+    """
+    pairs = list(_pairs("weights", weights, "quantized", quantized))
+    distance = sum(float(np.sum((w - q) ** 2)) for w, q in pairs)
+    norm = sum(float(np.sum(w**2)) for w, _ in pairs)
+    if norm == 0:
+        return 0.0 if distance == 0 else float("inf")
+    return float(np.sqrt(distance / norm))
+
+
+def sign_changes(before, after):
+    """Share of weights whose sign differs between two moments.
+
+    The sign of 0 counts as positive, the package's tie rule.
+
+    Args:
+      before: float tensor of any shape, or a list of them, taken together.
+      after: the same structure and shapes.
+
+    Returns: float in [0, 1]; 0 for no weights.
+    Raises: ValueError: if the structures or shapes differ.
+
+    Example:
+      >>> sign_changes([1.0, -1.0, 0.0, 2.0], [1.0, 1.0, 0.5, -2.0])
+      0.5
+    """
+    pairs = list(_pairs("before", before, "after", after))
+    changed = sum(int(np.sum((b >= 0) != (a >= 0))) for b, a in pairs)
+    return changed / max(1, sum(b.size for b, _ in pairs))
+
+
+def share_on_grid(weights, quantized):
+    """Share of weights that are at their quantized value, within rounding.
+
+    Within 8 units of rounding (of the dtype) of the tensor's largest quantized value: the
+    levels are means, and refitting them to weights on the grid can move them that much.
+
+    Args:
+      weights: float tensor of any shape, or a list of them, taken together.
+      quantized: the same structure and shapes.
+
+    Returns: float in [0, 1]; 1 for no weights.
+    Raises: ValueError: if the structures or shapes differ.
+
+    Example:
+      >>> share_on_grid([1.0, -1.0, 0.9], [1.0, -1.0, 1.0])  # doctest: +ELLIPSIS
+      0.666...
+    """
+    on_grid = total = 0
+    for w, q in _pairs("weights", weights, "quantized", quantized, dtype=None):
+        total += w.size
+        if w.size:
+            eps = np.finfo(w.dtype).eps if w.dtype.kind == "f" else 2.0**-7
+            tolerance = 8 * float(eps) * float(np.max(np.abs(q.astype("float64"))))
+            distance = np.abs(w.astype("float64") - q.astype("float64"))
+            on_grid += int(np.sum(distance <= tolerance))
+    return on_grid / total if total else 1.0
+
+
+def _pairs(first_name, first, second_name, second, dtype="float64"):
+    """Yields pairs of NumPy arrays of `dtype`, None keeping their own."""
+    first, second = _arrays(first, dtype), _arrays(second, dtype)
+    shapes = [a.shape for a in first], [a.shape for a in second]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"`{first_name}` and `{second_name}` must have the same shapes. "
+            f"Received: {shapes[0]} and {shapes[1]}."
+        )
+    yield from zip(first, second, strict=True)
+
+
+def _arrays(value, dtype):
+    is_list_of_tensors = isinstance(value, (list, tuple)) and any(hasattr(v, "shape") for v in value)
+    tensors = value if is_list_of_tensors else [value]
+    arrays = [np.asarray(ops.convert_to_numpy(tensor)) for tensor in tensors]
+    return [a.astype(dtype) if dtype else a for a in arrays]

@@ -1,0 +1,7 @@
+"""Optimizers that wrap another one and pull its weights to a grid."""
+
+from tf_proxquant.optimizers.base import QuantizingOptimizer, find_optimizer, snap
+from tf_proxquant.optimizers.prox_connect import ProxConnect
+from tf_proxquant.optimizers.prox_quant import ProxQuant
+
+__all__ = ["ProxConnect", "ProxQuant", "QuantizingOptimizer", "find_optimizer", "snap"]

@@ -1,0 +1,344 @@
+"""What ProxQuant and ProxConnect share: wrapping, selection, freeze and saving."""
+
+import contextlib
+
+import keras
+from keras import ops
+
+from tf_proxquant import schedules, selection
+from tf_proxquant.quantizers.base import Quantizer
+
+# What becomes of the selected weights at one call of `apply`.
+PULL, SNAP, HOLD = 0, 1, 2
+
+_BELONGS_TO_INNER = (
+    "learning_rate",
+    "weight_decay",
+    "clipnorm",
+    "clipvalue",
+    "global_clipnorm",
+    "use_ema",
+    "ema_momentum",
+    "ema_overwrite_frequency",
+    "loss_scale_factor",
+    "gradient_accumulation_steps",
+)
+
+
+class QuantizingOptimizer(keras.optimizers.Optimizer):
+    """Base of the optimizers that wrap another one and keep weights near a grid.
+
+    A subclass implements `apply` by way of `_start`, `inner_optimizer.apply` and
+    `_backend_update_step(values, variables, rule)`. That last one is Keras' own hook:
+    it calls `update_step` for each variable, under tf.distribute once per replica and
+    without any reduction, so that equal replicas stay equal bit for bit.
+    """
+
+    def __init__(
+        self, inner_optimizer, quantizer, strength, select, clip, freeze_step, name, kwargs
+    ):
+        _refuse(type(self).__name__, kwargs)
+        inner_optimizer = _inner(type(self).__name__, inner_optimizer)
+        _check_quantizers(quantizer, select)
+        selection.validate(select)
+        super().__init__(learning_rate=0.0, name=name)
+        self.inner_optimizer = inner_optimizer
+        self.quantizer = quantizer
+        self.strength = _strength(strength)
+        self.select = select
+        self.clip = None if clip is None else _positive("clip", clip)
+        self.freeze_step = (
+            None if freeze_step is None else schedules.check_integer("freeze_step", freeze_step, 0)
+        )
+        self._quantizers = {}
+
+    def build(self, variables):
+        """Selects the variables to quantize and builds the inner optimizer.
+
+        Args:
+          variables: list of the model's trainable `keras.Variable`s.
+
+        Raises: ValueError: if `select` matches none of them; see `selection.resolve`.
+        """
+        if self.built:
+            return
+        pairs = selection.resolve(self.select, self.quantizer, variables)
+        self._quantizers = {self._var_key(v): quantizer for v, quantizer in pairs}
+        with _outside_graph():
+            self.inner_optimizer.build(variables)
+            super().build(variables)
+            self._place_weights()
+
+    def _place_weights(self):
+        """Moves the selected weights to where training starts: onto the grid if frozen."""
+        if self.frozen:
+            self._snap()
+
+    @property
+    def quantized_variables(self):
+        """List of (variable, quantizer) of the selected variables; empty before `build`."""
+        return [
+            (v, self._quantizers[self._var_key(v)])
+            for v in self._trainable_variables
+            if self._var_key(v) in self._quantizers
+        ]
+
+    @property
+    def frozen(self):
+        """True once `freeze_step` updates are done: the selected weights stay as they are."""
+        return self.freeze_step is not None and int(self.iterations) >= self.freeze_step
+
+    def snap(self):
+        """Rounds the selected weights to their grid now, in place, unless they are frozen.
+
+        Frozen weights are on their grid already, and are never quantized again: the
+        mean of equal floats can differ from them by an ulp.
+        """
+        if not self.frozen:
+            self._snap()
+
+    def _snap(self):
+        for variable, quantizer in self.quantized_variables:
+            variable.assign(quantizer(variable))
+
+    def _start(self, trainable_variables):
+        """Returns the selected ones of `trainable_variables`, building if need be."""
+        if not self.built:
+            if trainable_variables is None:
+                raise ValueError(
+                    "`apply(grads)` without variables needs a built optimizer. Call "
+                    "`optimizer.build(model.trainable_variables)` first, or pass the variables."
+                )
+            self.build(list(trainable_variables))
+        variables = self._trainable_variables if trainable_variables is None else trainable_variables
+        return [v for v in variables if self._var_key(v) in self._quantizers]
+
+    def _phase(self, step):
+        """Returns PULL, SNAP or HOLD for the update just made, None if it is always PULL.
+
+        `step` is the number of updates before it. Under gradient accumulation most
+        calls of the inner optimizer update nothing, and the weights are held.
+        """
+        phase = None
+        if self.freeze_step is not None:
+            phase = ops.where(step >= self.freeze_step, HOLD, PULL)
+            phase = ops.where(step == self.freeze_step - 1, SNAP, phase)
+        if self.inner_optimizer.gradient_accumulation_steps:
+            updated = ops.convert_to_tensor(self.inner_optimizer.iterations) > step
+            phase = ops.where(updated, PULL if phase is None else phase, HOLD)
+        return phase
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Assigns one variable. Keras calls it through `_backend_update_step`.
+
+        The names are Keras'; nothing is differentiated here.
+
+        Args:
+          gradient: the value handed over for this variable, here a weight tensor.
+          variable: on the TensorFlow backend the native variable of this replica.
+          learning_rate: the rule, a function (variable, value) -> new value.
+        """
+        rule, value = learning_rate, gradient
+        self.assign(variable, rule(variable, value))
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        # Called by the TensorFlow backend. These are weights, equal on all replicas, to be
+        # used as they are: a sum would be wrong, a mean could round.
+        return grads_and_vars
+
+    def apply_gradients(self, grads_and_vars):
+        """Applies (gradient, variable) pairs; returns `iterations`."""
+        grads, variables = zip(*grads_and_vars, strict=True)
+        self.apply(grads, variables)
+        return self.iterations
+
+    def finalize_variable_values(self, var_list):
+        """Ends training. Where the inner optimizer averages weights, they go back on the grid.
+
+        An average of on-grid weights is off the grid: frozen weights return to their
+        frozen value, others are snapped.
+        """
+        before = [ops.copy(variable) for variable, _ in self.quantized_variables]
+        self.inner_optimizer.finalize_variable_values(var_list)
+        if not self.inner_optimizer.use_ema:
+            return
+        if not self.frozen:
+            self.snap()
+        else:
+            for (variable, _), value in zip(self.quantized_variables, before, strict=True):
+                variable.assign(value)
+
+    @property
+    def variables(self):
+        return self._variables + self.inner_optimizer.variables
+
+    @property
+    def learning_rate(self):
+        return self.inner_optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate):
+        self.inner_optimizer.learning_rate = learning_rate
+
+    @property
+    def iterations(self):
+        return self.inner_optimizer.iterations
+
+    def scale_loss(self, loss):
+        return self.inner_optimizer.scale_loss(loss)
+
+    def save_own_variables(self, store):
+        """Stores this optimizer's own variables; Keras visits the inner one by itself."""
+        for i, variable in enumerate(self._variables):
+            store[str(i)] = keras.ops.convert_to_numpy(variable)
+
+    def load_own_variables(self, store):
+        """Restores what `save_own_variables` stored."""
+        if len(store.keys()) != len(self._variables):
+            raise ValueError(
+                f"The saved state of '{self.name}' does not fit. Received: {len(store.keys())} "
+                f"variables, expected {len(self._variables)}. Build the optimizer with the same "
+                "arguments and the same model as when it was saved."
+            )
+        for i, variable in enumerate(self._variables):
+            variable.assign(store[str(i)])
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "name": self.name,
+            "inner_optimizer": serialize(self.inner_optimizer),
+            "quantizer": serialize(self.quantizer),
+            "strength": serialize(self.strength),
+            "select": _serialize_select(self.select),
+            "clip": self.clip,
+            "freeze_step": self.freeze_step,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        for key in ("inner_optimizer", "quantizer", "strength", "select"):
+            if isinstance(config.get(key), dict):
+                config[key] = _deserialize(config[key], custom_objects)
+        return cls(**config)
+
+
+def find_optimizer(model):
+    """Returns the model's ProxQuant or ProxConnect, unwrapped of loss scaling.
+
+    Raises: ValueError: if the model is not compiled with one of them.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    while optimizer is not None and not isinstance(optimizer, QuantizingOptimizer):
+        optimizer = getattr(optimizer, "inner_optimizer", None)
+    if optimizer is None:
+        raise ValueError(
+            "The model must be compiled with pq.ProxQuant or pq.ProxConnect. Received a model "
+            f"with optimizer {getattr(model, 'optimizer', None)!r}."
+        )
+    return optimizer
+
+
+def snap(model):
+    """Rounds the model's selected weights to their grid now, in place.
+
+    Once, with no promise for later steps: to hold them there, give the optimizer a
+    `freeze_step`. Weights that are frozen already stay bit-identical.
+
+    Args:
+      model: a model compiled with `ProxQuant` or `ProxConnect`.
+
+    Raises: ValueError: if it is not.
+    """
+    optimizer = find_optimizer(model)
+    if not optimizer.built:
+        optimizer.build(model.trainable_variables)
+    optimizer.snap()
+
+
+def _outside_graph():
+    """A scope that runs eagerly, even where `build` is called while a graph is traced.
+
+    `fit` on the TensorFlow backend builds optimizers while it traces the first step, where
+    an assignment would become part of every step.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return contextlib.nullcontext()
+    # Keras' lazy handle on the backend in use: the package itself does not need TensorFlow.
+    from keras.src.utils.module_utils import tensorflow
+
+    return tensorflow.init_scope()
+
+
+def _inner(outer, inner_optimizer):
+    if isinstance(inner_optimizer, str):
+        inner_optimizer = keras.optimizers.get(inner_optimizer)
+    if not isinstance(inner_optimizer, keras.optimizers.Optimizer):
+        raise ValueError(
+            f"{outer} wraps a keras.optimizers.Optimizer. Received: "
+            f"inner_optimizer={inner_optimizer!r}. Pass for example keras.optimizers.Adam(0.01)."
+        )
+    if isinstance(inner_optimizer, QuantizingOptimizer):
+        raise ValueError(
+            f"{outer} cannot wrap another quantizing optimizer. Received: inner_optimizer="
+            f"{type(inner_optimizer).__name__}. Pass its own inner optimizer instead."
+        )
+    if isinstance(inner_optimizer, keras.optimizers.LossScaleOptimizer):
+        raise ValueError(
+            f"{outer} cannot wrap a LossScaleOptimizer, whose skipped steps it would not see. "
+            f"Use the other order: LossScaleOptimizer({outer}(...))."
+        )
+    return inner_optimizer
+
+
+def _refuse(outer, kwargs):
+    for argument in kwargs:
+        if argument in _BELONGS_TO_INNER:
+            raise ValueError(
+                f"{outer} does not take `{argument}`. Received: {argument}={kwargs[argument]!r}. "
+                "Set it on the inner optimizer."
+            )
+    if kwargs:
+        raise ValueError(f"{outer} does not know the arguments {sorted(kwargs)}.")
+
+
+def _check_quantizers(quantizer, select):
+    chosen = [quantizer]
+    if isinstance(select, dict):
+        chosen = [q for q in [quantizer, *select.values()] if q is not None]
+    for item in chosen:
+        if not isinstance(item, Quantizer):
+            raise ValueError(
+                f"A quantizer must be a pq.quantizers.Quantizer. Received: {item!r}. "
+                "Pass for example pq.Binary(), an instance."
+            )
+
+
+def _strength(strength):
+    if strength is None or isinstance(strength, schedules.Schedule) or callable(strength):
+        return strength
+    return schedules.Constant(schedules.check_number("strength", strength))
+
+
+def _positive(name, value):
+    value = schedules.check_number(name, value)
+    if value == 0:
+        raise ValueError(f"`{name}` must be greater than 0, or None. Received: {name}=0.")
+    return value
+
+
+def _serialize_select(select):
+    if isinstance(select, dict):
+        items = {k: keras.saving.serialize_keras_object(q) for k, q in select.items()}
+        return {"patterns": items}
+    return keras.saving.serialize_keras_object(select) if callable(select) else select
+
+
+def _deserialize(config, custom_objects):
+    def revive(item):
+        return keras.saving.deserialize_keras_object(item, custom_objects=custom_objects)
+
+    if set(config) == {"patterns"}:
+        return {key: revive(item) for key, item in config["patterns"].items()}
+    return revive(config)

@@ -1,0 +1,126 @@
+"""ProxQuant: the inner optimizer's update, then a pull towards the grid."""
+
+import functools
+
+import keras
+from keras import ops
+
+from tf_proxquant import prox
+from tf_proxquant.optimizers.base import QuantizingOptimizer
+
+_PROX = {"l1": prox.prox_l1, "l2": prox.prox_l2}
+
+
+@keras.saving.register_keras_serializable("tf_proxquant")
+class ProxQuant(QuantizingOptimizer):
+    """Trains quantized weights by a proximal step after each update of another optimizer.
+
+    One update, at step t counted from 0, of each selected weight tensor w:
+
+        w   <- inner_optimizer(w, gradient at w)
+        tau  = learning_rate(t) * strength(t)
+        w   <- prox(w, quantizer(w), tau)      towards the grid, by `prox_l1` or `prox_l2`
+        w   <- clip(w, -c, c)                  if `clip` is c
+
+    The update that makes `iterations` equal `freeze_step` ends with w <- quantizer(w).
+    From then on the selected weights are bit-identical for ever, whatever moments,
+    weight decay or averages the inner optimizer keeps, and all others train on. There is
+    one copy of the weights, and the gradient is taken at that copy.
+
+    Args:
+      inner_optimizer: any `keras.optimizers.Optimizer`, or the name of one. Learning
+        rate, weight decay, clipping, averaging and gradient accumulation are its own.
+      quantizer: a `Quantizer`, for example `Binary()`.
+      strength: the pull lambda_t, a float >= 0 or a schedule of the step. In units of
+        weight per unit of learning rate.
+      regularizer: "l1" pulls each weight by at most tau and lands it; "l2" contracts its
+        distance by 1/(1 + tau). None takes the paper's choice: "l1" for `Binary`, else "l2".
+      select: which variables, see `tf_proxquant.selection`. None = every kernel and
+        embedding table.
+      clip: c > 0 clips the selected weights to [-c, c] after the prox; None does not. The
+        paper's recipes use 1.
+      freeze_step: int >= 0, the step from which on the selected weights are on the grid and
+        never move; 0 snaps them at build. None = never.
+      name: name of the optimizer.
+
+    Raises: ValueError: for arguments out of range, and for arguments that belong to the
+      inner optimizer.
+
+    Example:
+      >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+      >>> optimizer = ProxQuant(keras.optimizers.Adam(0.01), Binary(), Linear(0.05), clip=1.0,
+      ...                       freeze_step=300)
+      >>> model.compile(optimizer, loss="mse")
+
+    Reference: Bai, Wang, Liberty, ICLR 2019, arXiv:1810.00861, algorithm 1. Deviations: those
+      of the prox functions; a strength that is a function of the step, not of the epoch.
+    """
+
+    def __init__(
+        self,
+        inner_optimizer,
+        quantizer,
+        strength,
+        *,
+        regularizer=None,
+        select=None,
+        clip=None,
+        freeze_step=None,
+        name="prox_quant",
+        **kwargs,
+    ):
+        if regularizer not in (None, *_PROX):
+            raise ValueError(
+                f"`regularizer` must be 'l1', 'l2' or None. Received: regularizer={regularizer!r}."
+            )
+        if strength is None:
+            raise ValueError(
+                "`strength` must be a float >= 0 or a schedule. Received: strength=None. "
+                "Pass for example pq.schedules.Linear(0.01)."
+            )
+        super().__init__(
+            inner_optimizer, quantizer, strength, select, clip, freeze_step, name, kwargs
+        )
+        self.regularizer = regularizer
+
+    def apply(self, grads, trainable_variables=None):
+        """Updates the variables with the inner optimizer, then applies the prox.
+
+        Args:
+          grads: list of gradient tensors.
+          trainable_variables: list of the variables they belong to; None = those the
+            optimizer was built with.
+        """
+        selected = self._start(trainable_variables)
+        # Both before the inner update: it moves the step, and with it a learning-rate schedule.
+        step = ops.copy(self.iterations)
+        tau = ops.multiply(self.learning_rate, self.strength(step))
+        may_hold = self.freeze_step is not None or self.inner_optimizer.gradient_accumulation_steps
+        before = [ops.copy(v) if may_hold else v for v in selected]
+        self.inner_optimizer.apply(grads, trainable_variables)
+        rule = functools.partial(self._pulled, tau=tau, phase=self._phase(step))
+        self._backend_update_step(before, selected, rule)
+
+    def _pulled(self, variable, before, tau, phase):
+        """Returns the value of one selected variable at the end of the update.
+
+        Args:
+          variable: the variable, moved by the inner optimizer.
+          before: its value before that.
+          tau: scalar tensor, learning rate times strength.
+          phase: None or a scalar of PULL, SNAP, HOLD.
+        """
+        quantizer = self._quantizers[self._var_key(variable)]
+        apply_prox = _PROX[self.regularizer or quantizer.regularizer]
+
+        def pull():
+            weights = ops.convert_to_tensor(variable)
+            pulled = apply_prox(weights, quantizer(weights), tau)
+            return pulled if self.clip is None else ops.clip(pulled, -self.clip, self.clip)
+
+        if phase is None:
+            return pull()
+        return ops.switch(phase, [pull, lambda: quantizer(pull()), lambda: before])
+
+    def get_config(self):
+        return {**super().get_config(), "regularizer": self.regularizer}

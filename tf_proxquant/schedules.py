@@ -1,0 +1,181 @@
+"""Schedules: the step, counted from 0, to a strength.
+
+    strength = schedule(step)
+
+A schedule is a pure function of the step, so a resumed run needs no state beyond
+the optimizer's step count. All values are computed in `keras.config.floatx()`.
+"""
+
+import math
+
+import keras
+from keras import ops
+
+_register = keras.saving.register_keras_serializable("tf_proxquant")
+
+
+class Schedule:
+    """Base of the schedules. Subclasses implement `__call__` and `get_config`."""
+
+    def __call__(self, step):
+        """Returns the strength at `step`, a scalar tensor of dtype `floatx()`.
+
+        Args:
+          step: scalar >= 0, the number of finished updates; an int, an integer
+            tensor or a `keras.Variable`.
+        """
+        raise NotImplementedError
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_config(cls, config):
+        """Rebuilds a schedule from `get_config()`."""
+        return cls(**config)
+
+    def __repr__(self):
+        arguments = ", ".join(f"{key}={value!r}" for key, value in self.get_config().items())
+        return f"{type(self).__name__}({arguments})"
+
+
+@_register
+class Constant(Schedule):
+    """The same strength at every step.
+
+    Args:
+      value: float >= 0.
+
+    Example:
+      >>> float(Constant(0.5)(7))
+      0.5
+    """
+
+    def __init__(self, value):
+        self.value = check_number("value", value)
+
+    def __call__(self, step):
+        return _float(self.value)
+
+    def get_config(self):
+        return {"value": self.value}
+
+
+@_register
+class Linear(Schedule):
+    """A strength that grows by `rate` every `every` steps: the paper's homotopy.
+
+        strength(step) = rate * (step // every)
+
+    Args:
+      rate: float >= 0, growth per stair.
+      every: int >= 1, steps per stair. 1 grows at each step; the number of steps
+        in an epoch gives the authors' schedule, `reg_rate * epoch`.
+
+    Example:
+      >>> schedule = Linear(0.5, every=10)
+      >>> [float(schedule(step)) for step in (0, 9, 10, 25)]
+      [0.0, 0.0, 0.5, 1.0]
+
+    Reference: Bai, Wang, Liberty, ICLR 2019, arXiv:1810.00861, section 3.3.
+    """
+
+    def __init__(self, rate, every=1):
+        self.rate = check_number("rate", rate)
+        self.every = check_integer("every", every, minimum=1)
+
+    def __call__(self, step):
+        stair = ops.floor_divide(_integer(step), self.every)
+        return _float(self.rate) * ops.cast(stair, keras.config.floatx())
+
+    def get_config(self):
+        return {"rate": self.rate, "every": self.every}
+
+
+@_register
+class Sigmoid(Schedule):
+    """PARQ's inverse slope: from 1 at `start` down to 0 at `end`, in an S.
+
+    With u = (step - start) / (end - start), clipped to [0, 1], and
+    s(u) = 1 / (1 + exp(steepness * (u - 1/2))),
+
+        strength(step) = (s(u) - s(1)) / (s(0) - s(1))
+
+    which is exactly 1 up to `start` and exactly 0 from `end` on.
+
+    Args:
+      start: int >= 0, the last step at which the value is 1.
+      end: int > start, the first step at which the value is 0.
+      steepness: float > 0; larger values change faster around the middle.
+
+    Example:
+      >>> schedule = Sigmoid(10, 20)
+      >>> [round(float(schedule(step)), 3) for step in (0, 10, 15, 20, 99)]
+      [1.0, 1.0, 0.5, 0.0, 0.0]
+
+    Reference: Jin et al., PARQ, arXiv:2503.15748, section 4.
+    """
+
+    def __init__(self, start, end, steepness=10.0):
+        self.start = check_integer("start", start, minimum=0)
+        self.end = check_integer("end", end, minimum=self.start + 1)
+        self.steepness = check_number("steepness", steepness)
+        if self.steepness == 0:
+            raise ValueError(
+                "`steepness` must be greater than 0. Received: steepness=0. "
+                "Use 10. for PARQ's schedule."
+            )
+
+    def __call__(self, step):
+        passed = ops.cast(_integer(step) - self.start, keras.config.floatx())
+        u = ops.clip(passed / _float(self.end - self.start), 0.0, 1.0)
+        first, last = _mirrored_sigmoid(0.0, self.steepness), _mirrored_sigmoid(1.0, self.steepness)
+        value = 1 / (1 + ops.exp(_float(self.steepness) * (u - 0.5)))
+        value = (value - _float(last)) / _float(first - last)
+        return ops.where(u <= 0, _float(1.0), ops.where(u >= 1, _float(0.0), value))
+
+    def get_config(self):
+        return {"start": self.start, "end": self.end, "steepness": self.steepness}
+
+
+def _mirrored_sigmoid(u, steepness):
+    return 1 / (1 + math.exp(steepness * (u - 0.5)))
+
+
+def _float(value):
+    # Not ops.cast(value, dtype): that rounds a Python float to float32 first.
+    return ops.convert_to_tensor(value, dtype=keras.config.floatx())
+
+
+def _integer(step):
+    return ops.cast(ops.convert_to_tensor(step), "int32")
+
+
+def check_number(name, value, minimum=0.0):
+    """Returns `value` as a finite float >= `minimum`, or raises ValueError."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) and not _is_numpy_real(value):
+        raise ValueError(f"`{name}` must be a number. Received: {name}={value!r}.")
+    value = float(value)
+    if not math.isfinite(value) or value < minimum:
+        raise ValueError(
+            f"`{name}` must be finite and at least {minimum:g}. Received: {name}={value!r}."
+        )
+    return value
+
+
+def check_integer(name, value, minimum):
+    """Returns `value` as an int >= `minimum`, or raises ValueError."""
+    try:
+        integer = value.__index__()
+    except AttributeError:
+        integer = None
+    if integer is None or isinstance(value, bool) or integer < minimum:
+        raise ValueError(
+            f"`{name}` must be an integer of at least {minimum}. Received: {name}={value!r}."
+        )
+    return integer
+
+
+def _is_numpy_real(value):
+    return getattr(value, "ndim", None) == 0 and getattr(value, "dtype", "O").kind in "iuf"

@@ -1,0 +1,211 @@
+"""Image data sets as arrays: digits, .npz files, IDX folders, tensorflow-datasets."""
+
+import gzip
+import os
+import pathlib
+import struct
+from typing import NamedTuple
+
+import numpy as np
+
+TFDS_NAMES = ("cifar10", "cifar100", "fashion_mnist", "mnist")
+_IDX_FILES = {
+    "x_train": "train-images-idx3-ubyte",
+    "y_train": "train-labels-idx1-ubyte",
+    "x_test": "t10k-images-idx3-ubyte",
+    "y_test": "t10k-labels-idx1-ubyte",
+}
+
+
+class Images(NamedTuple):
+    """Training and test images of one data set.
+
+    Attributes:
+      name: str.
+      x_train: uint8 or float32 array (n, height, width, channels).
+      y_train: int32 array (n,), class labels from 0 to num_classes - 1.
+      x_test: as x_train.
+      y_test: as y_train.
+      num_classes: int >= 2.
+    """
+
+    name: str
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    num_classes: int
+
+
+def load(name, data_dir=None, download=False):
+    """Loads an image data set into memory.
+
+    Args:
+      name: "digits" (1,797 images of 8 x 8, part of this package); "fashion_mnist", "cifar10",
+        "cifar100" or "mnist"; or the path of a .npz file or of an IDX folder.
+      data_dir: where a named data set is: a .npz file with x_train, y_train, x_test and
+        y_test, a folder of IDX files (plain or .gz), or a tensorflow-datasets folder. None =
+        $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      download: True lets tensorflow-datasets download what it does not find.
+
+    Returns: `Images`.
+    Raises: ValueError: for an unknown name, data that is not there and must not be
+      downloaded, and files whose contents do not fit.
+    """
+    source = pathlib.Path(data_dir or name).expanduser()
+    if name == "digits" and data_dir is None:
+        return digits()
+    if source.suffix == ".npz":
+        return from_npz(source, name if data_dir else source.stem)
+    if source.is_dir() and _idx_path(source, _IDX_FILES["x_train"]):
+        return from_idx(source, name if data_dir else source.name)
+    if name in TFDS_NAMES:
+        return from_tfds(name, data_dir, download)
+    if data_dir is None and source.is_dir():
+        raise ValueError(
+            f"The folder '{source}' holds no IDX files. Expected {_IDX_FILES['x_train']}, plain "
+            "or .gz, and its companions."
+        )
+    raise ValueError(
+        f"Unknown data set. Received: dataset={name!r}, data_dir={data_dir!r}. Expected 'digits', "
+        f"one of {TFDS_NAMES}, the path of an existing .npz file, or a folder of IDX files."
+    )
+
+
+def digits():
+    """The 1,797 handwritten digits of scikit-learn: 8 x 8, values 0 to 16, ten classes.
+
+    Split 80 : 20 by a fixed permutation: 1,437 for training, 360 for the test.
+
+    Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI Machine
+      Learning Repository, 1998 (CC BY 4.0), the test part, as scikit-learn ships it.
+    """
+    with np.load(pathlib.Path(__file__).with_name("digits.npz")) as data:
+        images, labels = data["images"][..., np.newaxis], data["labels"]
+    order = np.random.default_rng(0).permutation(len(images))
+    train, test = order[:1437], order[1437:]
+    return _checked("digits", images[train], labels[train], images[test], labels[test])
+
+
+def from_npz(path, name=None):
+    """Loads a .npz file with the arrays x_train, y_train, x_test and y_test."""
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise ValueError(f"There is no file '{path}'. Pass the path of a .npz file.")
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            arrays = {key: data[key] for key in _IDX_FILES if key in data}
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"'{path}' is not a readable .npz file: {error}") from error
+    missing = sorted(set(_IDX_FILES) - set(arrays))
+    if missing:
+        raise ValueError(f"'{path}' lacks the arrays {missing}. Expected {sorted(_IDX_FILES)}.")
+    return _checked(name or path.stem, *(arrays[key] for key in _IDX_FILES))
+
+
+def from_idx(folder, name=None):
+    """Loads a folder of the four IDX files of MNIST's layout, plain or .gz."""
+    folder = pathlib.Path(folder)
+    arrays = {}
+    for key, filename in _IDX_FILES.items():
+        path = _idx_path(folder, filename)
+        if path is None:
+            raise ValueError(f"The folder '{folder}' lacks '{filename}', plain or .gz.")
+        arrays[key] = _read_idx(path)
+    return _checked(name or folder.name, *(arrays[key] for key in _IDX_FILES))
+
+
+def from_tfds(name, data_dir=None, download=False):
+    """Loads a data set prepared by tensorflow-datasets; prepares it only with `download`.
+
+    Without `download` only the folder is looked at, so that its absence is known at once.
+    """
+    root = pathlib.Path(
+        data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    ).expanduser()
+    versions = sorted(root.glob(f"{name}/*/dataset_info.json"))
+    if not versions and not download:
+        raise ValueError(
+            f"The data set '{name}' is not in '{root}'. Pass --download to fetch it with "
+            "tensorflow-datasets, or --data_dir with a .npz file, a folder of IDX files or a "
+            "folder that tensorflow-datasets prepared."
+        )
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ValueError(
+            f"'{name}' needs tensorflow-datasets ({error}). Run: "
+            "pip install 'tf_proxquant[datasets]', or pass --data_dir with a .npz file."
+        ) from error
+    if versions:
+        builder = tfds.builder_from_directory(versions[-1].parent)
+    else:
+        builder = tfds.builder(name, data_dir=root)
+        builder.download_and_prepare()
+    batches = builder.as_dataset(batch_size=-1, shuffle_files=False)
+    train, test = tfds.as_numpy(batches["train"]), tfds.as_numpy(batches["test"])
+    return _checked(name, train["image"], train["label"], test["image"], test["label"])
+
+
+def _idx_path(folder, filename):
+    for candidate in (folder / filename, folder / f"{filename}.gz"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _read_idx(path):
+    """Reads one IDX file of unsigned bytes, of any number of dimensions."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rb") as file:
+            zeros, kind, dimensions = struct.unpack(">HBB", file.read(4))
+            shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
+            values = np.frombuffer(file.read(), np.uint8)
+    except (OSError, EOFError, struct.error) as error:
+        raise ValueError(f"'{path}' is not a readable IDX file: {error}") from error
+    if zeros != 0 or kind != 8 or values.size != np.prod(shape, dtype=np.int64):
+        raise ValueError(
+            f"'{path}' is not an IDX file of unsigned bytes. Received: type {kind}, shape "
+            f"{shape}, {values.size} values."
+        )
+    return values.reshape(shape)
+
+
+def _checked(name, x_train, y_train, x_test, y_test):
+    """Brings the four arrays to the form of `Images`, or says what is wrong with them."""
+    parts = {}
+    for part, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
+        x, y = np.asarray(x), np.asarray(y)
+        x = x[..., np.newaxis] if x.ndim == 3 else x
+        y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+        if x.ndim != 4 or y.ndim != 1 or len(x) != len(y) or not len(x):
+            raise ValueError(
+                f"Data set '{name}': x_{part} must be (n, height, width[, channels]) and "
+                f"y_{part} (n,), n >= 1. Received: shapes {x.shape} and {y.shape}."
+            )
+        if x.dtype != np.uint8 and x.dtype.kind != "f":
+            raise ValueError(
+                f"Data set '{name}': x_{part} must be uint8 or float. Received: {x.dtype}."
+            )
+        if x.dtype.kind == "f" and not np.isfinite(x).all():
+            raise ValueError(f"Data set '{name}': x_{part} holds NaN or inf.")
+        if y.dtype.kind not in "iu" or y.min() < 0:
+            raise ValueError(
+                f"Data set '{name}': y_{part} must hold integer labels of at least 0. Received: "
+                f"{y.dtype}, smallest {y.min()}."
+            )
+        parts[part] = (x if x.dtype == np.uint8 else x.astype("float32"), y.astype("int32"))
+    (x_train, y_train), (x_test, y_test) = parts["train"], parts["test"]
+    if x_train.shape[1:] != x_test.shape[1:]:
+        raise ValueError(
+            f"Data set '{name}': training and test images must have one shape. Received: "
+            f"{x_train.shape[1:]} and {x_test.shape[1:]}."
+        )
+    num_classes = int(y_train.max()) + 1
+    if num_classes < 2 or y_test.max() >= num_classes:
+        raise ValueError(
+            f"Data set '{name}': the training labels must cover at least 2 classes and all of the "
+            f"test's. Received: labels up to {y_train.max()} and {y_test.max()}."
+        )
+    return Images(name, x_train, y_train, x_test, y_test, num_classes)

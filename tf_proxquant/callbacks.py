@@ -63,9 +63,11 @@ class QuantizedEvaluation(keras.callbacks.Callback):
 
     def __init__(self, data, batch_size=None):
         super().__init__()
-        self.arguments = dict(zip(("x", "y", "sample_weight"), data, strict=False)) if isinstance(
-            data, (tuple, list)
-        ) else {"x": data}
+        self.arguments = (
+            dict(zip(("x", "y", "sample_weight"), data, strict=False))
+            if isinstance(data, (tuple, list))
+            else {"x": data}
+        )
         self.batch_size = batch_size
 
     def on_epoch_end(self, epoch, logs=None):

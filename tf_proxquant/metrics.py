@@ -90,7 +90,9 @@ def _pairs(first_name, first, second_name, second, dtype="float64"):
 
 
 def _arrays(value, dtype):
-    is_list_of_tensors = isinstance(value, (list, tuple)) and any(hasattr(v, "shape") for v in value)
+    is_list_of_tensors = isinstance(value, (list, tuple)) and any(
+        hasattr(v, "shape") for v in value
+    )
     tensors = value if is_list_of_tensors else [value]
     arrays = [np.asarray(ops.convert_to_numpy(tensor)) for tensor in tensors]
     return [a.astype(dtype) if dtype else a for a in arrays]

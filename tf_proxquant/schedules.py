@@ -154,7 +154,9 @@ def _integer(step):
 
 def check_number(name, value, minimum=0.0):
     """Returns `value` as a finite float >= `minimum`, or raises ValueError."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) and not _is_numpy_real(value):
+    if isinstance(value, bool) or (
+        not isinstance(value, (int, float)) and not _is_numpy_real(value)
+    ):
         raise ValueError(f"`{name}` must be a number. Received: {name}={value!r}.")
     value = float(value)
     if not math.isfinite(value) or value < minimum:

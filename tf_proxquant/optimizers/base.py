@@ -110,7 +110,9 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
                     "`optimizer.build(model.trainable_variables)` first, or pass the variables."
                 )
             self.build(list(trainable_variables))
-        variables = self._trainable_variables if trainable_variables is None else trainable_variables
+        variables = (
+            self._trainable_variables if trainable_variables is None else trainable_variables
+        )
         return [v for v in variables if self._var_key(v) in self._quantizers]
 
     def _phase(self, step):

@@ -158,8 +158,8 @@ class ProxConnect(QuantizingOptimizer):
 
 
 def _check_unit_interval(prox, strength):
-    if prox in ("l2", "piecewise_affine") and isinstance(strength, (int, float)):
-        if not 0 <= strength <= 1:
-            raise ValueError(
-                f"prox={prox!r} takes a strength in [0, 1]. Received: strength={strength!r}."
-            )
+    is_share = prox in ("l2", "piecewise_affine") and isinstance(strength, (int, float))
+    if is_share and not 0 <= strength <= 1:
+        raise ValueError(
+            f"prox={prox!r} takes a strength in [0, 1]. Received: strength={strength!r}."
+        )

@@ -1,0 +1,98 @@
+"""Pictures of a run: accuracy over the epochs, weights drifting on to the grid."""
+
+import contextlib
+import json
+import os
+import pathlib
+import uuid
+
+_BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+
+
+def history(workdir):
+    """Draws `curves.png`, and `weights.png` if weights were recorded, into a run's folder.
+
+    Args:
+      workdir: folder of a run of train.py, with metrics.jsonl and histograms.jsonl.
+
+    Returns: list of the paths written.
+    Raises: ValueError: if the folder holds no metrics.
+    """
+    workdir = pathlib.Path(workdir)
+    rows = _read(workdir / "metrics.jsonl")
+    if not rows:
+        raise ValueError(f"There are no metrics in '{workdir}'. Pass the workdir of a run.")
+    written = [_save(_curves(rows), workdir / "curves.png")]
+    histograms = _read(workdir / "histograms.jsonl")
+    if histograms:
+        written.append(_save(_drift(histograms), workdir / "weights.png"))
+    return written
+
+
+def _curves(rows):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    accuracy, grid = figure.subplots(2, sharex=True, height_ratios=(2, 1))
+    warm = [r for r in rows if r["phase"] == "full_precision"]
+    pulled = [r for r in rows if r["phase"] == "quantized"]
+    offset = len(warm)
+    for label, part, start, key, color in (
+        ("full precision", warm, 1, "val_accuracy", _GREY),
+        ("weights after the prox", pulled, offset + 1, "val_accuracy", _BLUE),
+        ("quantized", pulled, offset + 1, "quantized_accuracy", _ORANGE),
+    ):
+        values = [r[key] for r in part if key in r]
+        accuracy.plot(range(start, start + len(values)), values, color=color, label=label)
+    accuracy.set_ylabel("test accuracy")
+    accuracy.legend(loc="lower right")
+    steps = range(offset + 1, offset + 1 + len(pulled))
+    for label, key, color in (
+        ("share on the grid", "on_grid", _GREEN),
+        ("share of signs changed", "sign_change", _ORANGE),
+    ):
+        grid.plot(steps, [r[key] for r in pulled], color=color, label=label)
+    grid.set_ylim(-0.03, 1.03)
+    grid.set_xlabel("epoch")
+    if pulled:
+        grid.legend(loc="center left")
+    for axes in (accuracy, grid):
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def _drift(rows, panels=6):
+    from matplotlib.figure import Figure
+
+    chosen = sorted({round(i * (len(rows) - 1) / (panels - 1)) for i in range(panels)})
+    figure = Figure(figsize=(8, 1.1 * len(chosen) + 0.6), layout="constrained")
+    every = figure.subplots(len(chosen), sharex=True, squeeze=False)[:, 0]
+    for axes, index in zip(every, chosen, strict=True):
+        row = rows[index]
+        counts, low, high = row["counts"], row["low"], row["high"]
+        width = (high - low) / len(counts)
+        centers = [low + (i + 0.5) * width for i in range(len(counts))]
+        total = max(1, sum(counts))
+        axes.bar(centers, [c / total for c in counts], width, color=_BLUE)
+        axes.set_yticks([])
+        axes.set_ylabel(f"epoch {row['epoch'] + 1}", rotation=0, ha="right", va="center")
+    every[-1].set_xlabel("weight / largest level")
+    every[0].set_title("share of the selected weights")
+    return figure
+
+
+def _save(figure, path):
+    temporary = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
+    try:
+        figure.savefig(temporary, dpi=120)
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+    return path
+
+
+def _read(path):
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()]

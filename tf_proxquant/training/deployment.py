@@ -1,0 +1,55 @@
+"""Export of the trained model, and its score in the LiteRT interpreter."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+
+from tf_proxquant import datasets, litert
+
+
+def export_and_score(settings, data, workdir):
+    """Exports model.keras to model.tflite and scores that on the whole test set.
+
+    Where Keras runs on another backend the export runs in a process of its own with
+    TensorFlow; where TensorFlow is not installed it is left out, and the figures are None.
+
+    Returns: dict with tflite_path, tflite_bytes, float_tflite_bytes, tflite_accuracy.
+    """
+    report = {
+        "tflite_path": None,
+        "tflite_bytes": None,
+        "float_tflite_bytes": None,
+        "tflite_accuracy": None,
+    }
+    if importlib.util.find_spec("tensorflow") is None:
+        print("No export: TensorFlow is not installed.", file=sys.stderr)
+        return report
+    source, target = workdir / "model.keras", workdir / "model.tflite"
+    print(f"exporting {target}", flush=True)
+    if keras.backend.backend() == "tensorflow":
+        exported = litert.export(str(source), str(target), profile=settings.export_profile)
+        report["float_tflite_bytes"] = exported.float_bytes
+        workdir.write_json("export.json", exported.to_dict())
+    else:
+        _export_elsewhere(source, target, settings.export_profile)
+    mean, std = datasets.channel_statistics(data.x_train)
+    images = (data.x_test.astype("float32") - mean) / std
+    logits = litert.predict(str(target), images)
+    report["tflite_accuracy"] = float(np.mean(np.argmax(logits, axis=-1) == data.y_test))
+    report["tflite_path"] = str(target)
+    report["tflite_bytes"] = target.stat().st_size
+    return report
+
+
+def _export_elsewhere(source, target, profile):
+    """Exports in a process with the TensorFlow backend."""
+    command = [sys.executable, "-m", "tf_proxquant.litert", str(source), str(target)]
+    subprocess.run(
+        [*command, f"--profile={profile}"],
+        check=True,
+        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+    )

@@ -1,0 +1,247 @@
+"""The two phases of a run: full-precision warm start, then training towards the grid."""
+
+import contextlib
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from tf_proxquant import callbacks, datasets, schedules, selection
+from tf_proxquant.models import resnet
+from tf_proxquant.optimizers import ProxConnect, ProxQuant, find_optimizer
+from tf_proxquant.training.workdir import Recorder
+
+# Sum of tau over the steps up to the freeze, where the settings give no strength. "l1": in
+# units of the levels, which are 1 apart from their midpoint. "l2": the distance to the grid
+# shrinks by exp(-pull); 31 is what the paper's ternary recipe comes to.
+TOTAL_PULL = {"l1": 10.0, "l2": 31.0}
+
+# Padding in pixels, and whether a flip keeps the label; the paper's for all other data.
+_AUGMENTATION = {"digits": (1, False), "mnist": (2, False)}
+_PAPER_AUGMENTATION = (4, True)
+
+
+def make_batches(settings, data):
+    """Returns (training, test) `Batches` of `data`, normalized by the training channels."""
+    mean, std = datasets.channel_statistics(data.x_train)
+    pad, flip = _AUGMENTATION.get(data.name, _PAPER_AUGMENTATION)
+    train = datasets.Batches(
+        data.x_train, data.y_train, settings.batch_size,
+        mean=mean, std=std, pad=pad, flip=flip, shuffle=True, seed=settings.seed,
+    )  # fmt: skip
+    test = datasets.Batches(data.x_test, data.y_test, 500, mean=mean, std=std)
+    return train, test
+
+
+def full_precision(settings, data, workdir):
+    """Trains the full-precision model, or takes it from `init_from` or an earlier start.
+
+    Returns: (compiled model, its test accuracy).
+    """
+    train, test = make_batches(settings, data)
+    epochs = settings.epochs if settings.method == "full_precision" else (
+        0 if settings.init_from else settings.full_precision_epochs
+    )  # fmt: skip
+
+    def make_model():
+        if settings.init_from:
+            model = _load_initial(settings.init_from, data)
+        else:
+            model = resnet(settings.depth, data.x_train.shape[1:], data.num_classes)
+        _compile(model, _inner_optimizer(settings, weight_decay=1e-4))
+        return model
+
+    rate = _decay(settings, start=0, epochs=epochs)
+    model = _fit(workdir, "full_precision", epochs, make_model, train, test, [rate])
+    return model, _accuracy(model, test)
+
+
+def quantized(settings, data, workdir, warm):
+    """Trains from the warm start to weights on their grid.
+
+    Returns: (compiled model, dict of its measures on the test set and of its weights).
+    """
+    train, test = make_batches(settings, data)
+    before = {v.path: ops.convert_to_numpy(v) for v in warm.trainable_variables}
+
+    def make_model():
+        _compile(warm, _quantizing_optimizer(settings, warm, len(train)))
+        find_optimizer(warm).build(warm.trainable_variables)
+        return warm
+
+    monitor = _Monitor(before)
+    start = 0 if settings.method != "proxquant" else settings.first_frozen_epoch
+    watchers = [
+        _decay(settings, start=start, epochs=settings.epochs),
+        monitor,
+        callbacks.QuantizedEvaluation(test),
+    ]
+    model = _fit(
+        workdir, "quantized", settings.epochs, make_model, train, test, watchers, _Histogram()
+    )
+    monitor.set_model(model)
+    return model, {"quantized_accuracy": _accuracy(model, test), **monitor.measure()}
+
+
+class _Monitor(callbacks.QuantizationMonitor):
+    """Counts sign changes from the warm start, also in a run that was resumed."""
+
+    def __init__(self, before):
+        super().__init__()
+        self.before = before
+
+    def set_model(self, model):
+        super().set_model(model)
+        pairs = find_optimizer(model).quantized_variables
+        self.reference = [self.before[v.path] for v, _ in pairs]
+
+
+class _Histogram(keras.callbacks.Callback):
+    """Counts the selected weights in 121 bins from -1.5 to 1.5 of the largest level."""
+
+    def __call__(self):
+        pairs = find_optimizer(self.model).quantized_variables
+        counts = np.zeros(121, int)
+        for variable, quantizer in pairs:
+            unit = float(ops.max(ops.abs(quantizer(variable)))) or 1.0
+            relative = np.clip(ops.convert_to_numpy(variable) / unit, -1.5, 1.5)
+            counts += np.histogram(relative, bins=121, range=(-1.5, 1.5))[0]
+        return {"low": -1.5, "high": 1.5, "counts": counts.tolist()}
+
+
+def _fit(workdir, phase, epochs, make_model, train, test, watchers, histogram=None):
+    """Runs one phase, from where an earlier start left it; keeps its result."""
+    finished = workdir / f"{phase}.keras"
+    if finished.exists():
+        return keras.saving.load_model(finished)
+    checkpoint, done = workdir.checkpoint(phase)
+    model = keras.saving.load_model(checkpoint) if checkpoint else make_model()
+    train.epoch = done
+    if histogram:
+        histogram.set_model(model)
+    if done < epochs:
+        recorder = Recorder(workdir, phase, epochs, histogram)
+        model.fit(
+            train,
+            validation_data=test,
+            initial_epoch=done,
+            epochs=epochs,
+            verbose=0,
+            callbacks=[*watchers, recorder],
+        )
+    workdir.save_model(model, finished.name)
+    workdir.drop_checkpoints(phase)
+    return model
+
+
+def _compile(model, optimizer):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss=loss, metrics=["accuracy"])
+
+
+def _accuracy(model, test):
+    return float(model.evaluate(test, verbose=0, return_dict=True)["accuracy"])
+
+
+def _inner_optimizer(settings, weight_decay=None):
+    if settings.optimizer == "sgd":
+        return keras.optimizers.SGD(settings.learning_rate, momentum=0.9, weight_decay=weight_decay)
+    return keras.optimizers.Adam(settings.learning_rate)
+
+
+def _decay(settings, start, epochs):
+    """Callback: the full learning rate up to epoch `start`, then half a cosine towards 0."""
+
+    def rate(epoch, _):
+        passed = max(0, epoch - start) / max(1, epochs - start)
+        return settings.learning_rate * (1 + math.cos(math.pi * passed)) / 2
+
+    return keras.callbacks.LearningRateScheduler(rate)
+
+
+def _quantizing_optimizer(settings, model, steps_per_epoch):
+    freeze_step = settings.first_frozen_epoch * steps_per_epoch
+    quantizer = settings.make_quantizer()
+    common = {
+        "select": _selected(settings, model),
+        "clip": 1.0 if settings.quantizer in ("binary", "ternary") else None,
+        "freeze_step": freeze_step,
+    }
+    inner = _inner_optimizer(settings)
+    if settings.method == "proxquant":
+        rate = settings.strength
+        if rate is None:
+            rate = strength_rate(
+                TOTAL_PULL[quantizer.regularizer],
+                settings.learning_rate,
+                steps_per_epoch,
+                settings.first_frozen_epoch,
+            )
+        strength = schedules.Linear(rate, every=steps_per_epoch)
+        return ProxQuant(inner, quantizer, strength, **common)
+    if settings.method == "binaryrelax":
+        strength = schedules.Linear(1 / max(1, freeze_step))
+        return ProxConnect(inner, quantizer, strength, prox="l2", **common)
+    if settings.method == "parq":
+        strength = schedules.Sigmoid(0, max(1, freeze_step))
+        return ProxConnect(inner, quantizer, strength, prox="piecewise_affine", **common)
+    return ProxConnect(inner, quantizer, **common)
+
+
+def strength_rate(total_pull, learning_rate, steps_per_epoch, freeze_epoch):
+    """Returns the rate of `Linear(rate, every=steps_per_epoch)` for a wanted total pull.
+
+    The sum of tau = learning_rate * rate * epoch over the steps of epochs 0 to
+    freeze_epoch - 1 is `total_pull`.
+
+    Args:
+      total_pull: float > 0, in the unit of the weights for "l1", without unit for "l2".
+      learning_rate: float > 0, constant up to the freeze.
+      steps_per_epoch: int >= 1.
+      freeze_epoch: int; below 2 no epoch has a strength above 0, and 2 is taken.
+
+    Returns: float.
+
+    Example:
+      >>> strength_rate(10.0, 0.01, steps_per_epoch=100, freeze_epoch=5)
+      1.0
+    """
+    stairs = max(2, freeze_epoch) * (max(2, freeze_epoch) - 1) / 2
+    return total_pull / (learning_rate * steps_per_epoch * stairs)
+
+
+def _selected(settings, model):
+    """The paper's choice: binary quantizes every kernel, the others leave first and last alone."""
+    inner_only = settings.quantizer != "binary"
+    return selection.select_kernels(
+        model, skip_first=inner_only, skip_last=inner_only, skip="shortcut"
+    )
+
+
+def _load_initial(path, data):
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except Exception as error:
+        raise ValueError(f"`init_from` is not a readable Keras model: {path}. {error}") from error
+    expected = (None, *data.x_train.shape[1:]), (None, data.num_classes)
+    if (tuple(model.input_shape), tuple(model.output_shape)) != expected:
+        raise ValueError(
+            f"The model of `init_from` does not fit the data. Received: input {model.input_shape}, "
+            f"output {model.output_shape}. Expected: {expected[0]} and {expected[1]}."
+        )
+    return model
+
+
+def strategy_scope(distribution):
+    """Returns the context to build and train in; "mirrored" spans the GPUs of this machine."""
+    if distribution == "none":
+        return contextlib.nullcontext()
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "--distribution=mirrored needs the TensorFlow backend. Received: "
+            f"KERAS_BACKEND={keras.backend.backend()}."
+        )
+    from keras.src.utils.module_utils import tensorflow
+
+    return tensorflow.distribute.MirroredStrategy().scope()

@@ -1,0 +1,197 @@
+"""The folder of a run: settings, metrics, checkpoints, models, report."""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import re
+import time
+import uuid
+
+import keras
+
+# Of the settings, those that may differ when a run is resumed.
+_FREE = ("workdir", "resume", "data_dir", "download", "init_from")
+_CHECKPOINT_SECONDS = 30
+
+
+class Workdir:
+    """One run's folder. Every file in it is whole: written beside its name, then renamed.
+
+        settings.json       settings and versions, written first
+        metrics.jsonl       one JSON object per phase and epoch
+        histograms.jsonl    counts of the selected weights, per epoch
+        <phase>.keras       the model at the end of a phase
+        <phase>-NNNN.keras  checkpoint after epoch NNNN of an unfinished phase
+        model.keras, model.tflite, report.json, curves.png, weights.png
+
+    Args:
+      path: the folder.
+    """
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
+
+    @classmethod
+    def open(cls, settings):
+        """Makes the folder, or with `resume` enters it, after checking that this is right.
+
+        Raises: ValueError: if the folder holds a run and `resume` is off; if it holds none, or
+          one with other settings, and `resume` is on; if it cannot be written.
+        """
+        workdir = cls(settings.new_workdir())
+        recorded = workdir / "settings.json"
+        if settings.resume:
+            _check_same(recorded, settings)
+            return workdir
+        if workdir.path.exists() and (not workdir.path.is_dir() or any(workdir.path.iterdir())):
+            raise ValueError(
+                f"The workdir '{workdir.path}' is not empty. Pass --resume to go on with the run "
+                "in it, or another --workdir."
+            )
+        try:
+            workdir.path.mkdir(parents=True, exist_ok=True)
+            workdir.write_json(
+                "settings.json", {"settings": dataclasses.asdict(settings), **_versions()}
+            )
+        except OSError as error:
+            raise ValueError(f"The workdir cannot be written: {error}.") from error
+        return workdir
+
+    def __truediv__(self, name):
+        return self.path / name
+
+    @contextlib.contextmanager
+    def replacing(self, name):
+        """Context that gives a temporary path beside `name` and renames it at the end."""
+        target = self.path / name
+        temporary = target.with_name(f".{uuid.uuid4().hex}-{target.name}")
+        try:
+            yield temporary
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def write_json(self, name, content):
+        """Writes a JSON file."""
+        with self.replacing(name) as path:
+            path.write_text(json.dumps(content, indent=2) + "\n")
+
+    def save_model(self, model, name):
+        """Saves a model with its optimizer's state."""
+        with self.replacing(name) as path:
+            model.save(path)
+
+    def read_lines(self, name):
+        """Returns the objects of a JSON-lines file; empty if there is none."""
+        path = self.path / name
+        if not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    def write_lines(self, name, rows):
+        """Writes a JSON-lines file."""
+        with self.replacing(name) as path:
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def checkpoint(self, phase):
+        """Returns (path, epochs done) of the newest checkpoint of a phase, or (None, 0)."""
+        found = []
+        for path in self.path.glob(f"{phase}-*.keras"):
+            match = re.fullmatch(rf"{phase}-(\d+)\.keras", path.name)
+            if match:
+                found.append((int(match[1]), path))
+        epochs, path = max(found, default=(0, None))
+        return path, epochs
+
+    def drop_checkpoints(self, phase, keep=None):
+        """Deletes the checkpoints of a phase but the one at path `keep`."""
+        for path in self.path.glob(f"{phase}-*.keras"):
+            if path != keep:
+                path.unlink()
+
+
+class Recorder(keras.callbacks.Callback):
+    """Writes each epoch's logs, prints a line of progress, keeps a checkpoint.
+
+    Args:
+      workdir: the `Workdir`.
+      phase: name of the phase.
+      epochs: int, number of epochs of the phase.
+      histogram: callable that returns a row for histograms.jsonl, or None.
+    """
+
+    def __init__(self, workdir, phase, epochs, histogram=None):
+        super().__init__()
+        self.workdir, self.phase, self.epochs = workdir, phase, epochs
+        self.histogram = histogram
+
+    def on_train_begin(self, logs=None):
+        self._saved = self._began = time.monotonic()
+        self._first = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._first = epoch if self._first is None else self._first
+
+    def on_epoch_end(self, epoch, logs=None):
+        row = {"phase": self.phase, "epoch": epoch}
+        row.update({key: float(value) for key, value in (logs or {}).items()})
+        self._append("metrics.jsonl", row)
+        if self.histogram:
+            self._append(
+                "histograms.jsonl", {"phase": self.phase, "epoch": epoch, **self.histogram()}
+            )
+        now = time.monotonic()
+        per_epoch = (now - self._began) / (epoch + 1 - self._first)
+        _print_progress(row, self.epochs, per_epoch * (self.epochs - epoch - 1))
+        if now - self._saved > _CHECKPOINT_SECONDS:
+            name = f"{self.phase}-{epoch + 1:04d}.keras"
+            self.workdir.save_model(self.model, name)
+            self.workdir.drop_checkpoints(self.phase, keep=self.workdir / name)
+            self._saved = time.monotonic()
+
+    def _append(self, name, row):
+        # A resumed phase repeats epochs after its checkpoint: their old rows go.
+        rows = self.workdir.read_lines(name)
+        kept = [r for r in rows if r["phase"] != self.phase or r["epoch"] < row["epoch"]]
+        self.workdir.write_lines(name, [*kept, row])
+
+
+def _print_progress(row, epochs, seconds_left):
+    shown = ("loss", "accuracy", "val_accuracy", "quantized_accuracy", "on_grid")
+    figures = "  ".join(f"{key} {row[key]:.4f}" for key in shown if key in row)
+    phase = row["phase"].replace("_", " ")
+    print(f"{phase} {row['epoch'] + 1}/{epochs}  {figures}  {seconds_left:.0f} s left", flush=True)
+
+
+def _check_same(recorded, settings):
+    if not recorded.exists():
+        raise ValueError(
+            f"There is no run to resume in '{recorded.parent}'. Pass the --workdir of one, or "
+            "leave --resume away."
+        )
+    before = json.loads(recorded.read_text())["settings"]
+    now = dataclasses.asdict(settings)
+    changed = [key for key in now if key not in _FREE and before.get(key) != now[key]]
+    if changed:
+        differences = ", ".join(f"{key}: {before.get(key)!r} -> {now[key]!r}" for key in changed)
+        raise ValueError(
+            f"A run resumes with the settings it began with. Changed: {differences}. Pass the old "
+            "values, or another --workdir."
+        )
+
+
+def _versions():
+    packages = ("tf_proxquant", "keras", "tensorflow", "jax", "numpy", "ai-edge-litert")
+    versions = {}
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return {
+        "versions": {**versions, "python": platform.python_version()},
+        "backend": keras.backend.backend(),
+        "machine": platform.platform(),
+    }

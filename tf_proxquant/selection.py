@@ -44,7 +44,7 @@ def resolve(select, quantizer, variables):
 
 
 def select_kernels(model, skip_first=False, skip_last=False, skip=()):
-    """Selects a built model's kernels and embedding tables by their exact paths.
+    """Selects a built model's kernels and embedding tables by their paths within the model.
 
     Args:
       model: a built `keras.Model` or `keras.Layer`.
@@ -61,7 +61,7 @@ def select_kernels(model, skip_first=False, skip_last=False, skip=()):
       >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="hidden"),
       ...                           keras.layers.Dense(2, name="head")])
       >>> select_kernels(model, skip_last=True)
-      ['^hidden/kernel$']
+      ['(^|/)hidden/kernel$']
     """
     if not getattr(model, "built", False):
         raise ValueError(
@@ -75,7 +75,9 @@ def select_kernels(model, skip_first=False, skip_last=False, skip=()):
     kept = [v for v in kernels if not any(re.search(p, path(v)) for p in patterns)]
     if not kept:
         raise ValueError(_nothing_selected(None, model.trainable_variables))
-    return [f"^{re.escape(path(v))}$" for v in kept]
+    # Without the model's own name, which Keras numbers anew in each process.
+    names = [path(v).removeprefix(f"{model.name}/") for v in kept]
+    return [f"(^|/){re.escape(name)}$" for name in names]
 
 
 def is_kernel(variable):

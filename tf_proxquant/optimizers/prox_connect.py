@@ -96,6 +96,10 @@ class ProxConnect(QuantizingOptimizer):
             variable.assign(value)
         self._latents = latents
 
+    def latent_of(self, variable):
+        """Returns the latent weights of a selected variable, an optimizer variable."""
+        return self._latents[self._var_key(variable)]
+
     def apply(self, grads, trainable_variables=None):
         """Updates the latent weights, then moves the variables to their prox.
 
@@ -121,16 +125,15 @@ class ProxConnect(QuantizingOptimizer):
         return ops.multiply(self.learning_rate, strength) if self.prox == "l1" else strength
 
     def _latent_value(self, variable, before):
-        return ops.copy(self._latents[self._var_key(variable)])
+        return ops.copy(self.latent_of(variable))
 
     def _relaxed(self, variable, before, control, phase):
         """Keeps the updated latent weights and returns the weights for the next gradient."""
-        key = self._var_key(variable)
-        quantizer = self._quantizers[key]
+        quantizer = self._quantizers[self._var_key(variable)]
         latent = ops.convert_to_tensor(variable)
         if self.clip is not None:
             latent = ops.clip(latent, -self.clip, self.clip)
-        self.assign(self._latents[key], latent)
+        self.assign(self.latent_of(variable), latent)
         if phase is None:
             return self._prox(latent, quantizer, control)
         branches = [

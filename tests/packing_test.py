@@ -91,6 +91,11 @@ class DigitsTest(parameterized.TestCase):
     def test_five_trits_fill_a_byte(self):
         self.assertEqual(packing.pack_digits([2, 2, 2, 2, 2, 0, 1], 3).tobytes(), bytes([242, 3]))
 
+    def test_values_stand_in_for_the_digits(self):
+        values = np.array([1, -1, 0], np.int8)
+        back = packing.unpack_digits(bytes([5, 1]), 3, 6, values=values)
+        np.testing.assert_array_equal(back, values[[2, 1, 0, 0, 0, 1]])
+
     def test_digits_out_of_range_are_refused(self):
         for digit in (-1, 3):
             with self.assertRaisesRegex(ValueError, "base-3 code lies in"):

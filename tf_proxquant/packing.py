@@ -136,15 +136,16 @@ def pack_digits(digits, base):
     return packed
 
 
-def unpack_digits(data, base, count):
+def unpack_digits(data, base, count, *, values=None):
     """Reads back what `pack_digits` wrote.
 
     Args:
       data: bytes-like or 1-D uint8 array of exactly `ceil(count / digits_per_byte(base))` bytes.
       base: int, 2 to 256.
       count: int >= 0, the number of digits.
+      values: None, or an array of `base` entries, of which entry d stands for the digit d.
 
-    Returns: uint8 array of shape `(count,)`, values 0 to base - 1.
+    Returns: array of shape `(count,)`: uint8 digits, or their `values`.
     Raises: ValueError: if the length of `data` does not agree with `count`, or a byte is at least
       base^m and so stands for no digits.
     """
@@ -156,16 +157,11 @@ def unpack_digits(data, base, count):
             f"`data` holds the byte {int(data.max())}, but {per_byte} digits of base {base} reach "
             f"only {base**per_byte - 1}: the data is damaged or was packed with another base."
         )
-    return digit_table(base)[data].reshape(-1)[:count]
-
-
-def digit_table(base):
-    """Returns the digits of every byte value, uint8 of shape `(256, digits_per_byte(base))`.
-
-    Rows from base^m on wrap round and stand for no digits; `unpack_digits` refuses them.
-    """
-    places = np.asarray([int(base) ** place for place in range(digits_per_byte(base))])
-    return (np.arange(256)[:, None] // places % base).astype(np.uint8)
+    places = np.asarray([int(base) ** place for place in range(per_byte)])
+    table = (np.arange(256)[:, None] // places % base).astype(np.uint8)
+    if values is not None:
+        table = np.asarray(values)[table]
+    return table[data].reshape(-1)[:count]
 
 
 def _flat_integers(values, low, high, kind, remedy):

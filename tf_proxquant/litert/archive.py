@@ -1,0 +1,314 @@
+"""The smallest lossless archive of a .tflite file, `.pqz`; see docs/archive.md for the format.
+
+A file with int8 weights of few levels spends 8 bits where a weight carries 1 or 1.6. The archive
+cuts the weight codes out and packs them as digits, takes the float constants apart into byte
+planes, and deflates the rest. Expanding needs NumPy and zlib only.
+"""
+
+import contextlib
+import dataclasses
+import os
+import struct
+import zlib
+
+import numpy as np
+
+from tf_proxquant import packing
+from tf_proxquant.litert import constants
+
+SUFFIX = ".pqz"
+MAGIC = b"PQZ"
+VERSION = 1
+HEADER = struct.Struct("<3sBII8I")  # magic, version, size, CRC-32, 4 x (inflated, deflated) bytes
+SEGMENT = struct.Struct("<BI")  # kind, bytes of the file
+MAX_RATIO = 128  # no archive expands to more than this many times its size
+MAX_BYTES = 2**31 - 1  # flatbuffers end here
+
+PLAIN, FLOATS = 0, 1  # kinds of segment; a kind of 2 or more is the base of the digits
+MAX_BASE = 16  # above 16 values a byte holds one digit and packing saves nothing
+MIN_BYTES = 64  # a shorter constant costs more to describe than packing saves
+OWN_BLOCK = 1024  # a piece of so many bytes may pay for Huffman tables of its own
+SEGMENT_COST = 12  # bytes that one more segment costs, about
+
+
+def compress(tflite):
+    """Makes the archive of a .tflite file.
+
+    Any bytes can be archived; what is not recognised as a constant of few values or of floats is
+    deflated as it is.
+
+    Args:
+      tflite: bytes of the file.
+
+    Returns: bytes of the archive, from which `expand` makes `tflite` again.
+    Raises: ValueError: if `tflite` is not bytes or larger than 2 GiB.
+    """
+    if not isinstance(tflite, bytes | bytearray | memoryview):
+        raise ValueError(f"`tflite` must be the bytes of a file. Received: {type(tflite).__name__}")
+    tflite = bytes(tflite)
+    if len(tflite) > MAX_BYTES:
+        raise ValueError(f"A .tflite file ends at 2 GiB. Received: {len(tflite)} bytes")
+    streams = _cut(tflite, _plan(tflite))
+    archive = _assemble(tflite, streams, level=9)
+    if max(len(tflite), *map(_total, streams)) > MAX_RATIO * len(archive):
+        archive = _assemble(tflite, streams, level=0)
+    if expand(archive) != tflite:
+        raise ValueError("The archive does not give the file back. Please report this file.")
+    return archive
+
+
+def write(tflite, path):
+    """Writes `compress(tflite)` to `path`, which is replaced only once the archive is complete.
+
+    Args:
+      tflite: bytes of the file.
+      path: str or path-like, by custom the file's own with `.pqz` added.
+
+    Returns: int, the size of the archive in bytes.
+    """
+    archive = compress(tflite)
+    temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "xb") as file:
+            file.write(archive)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    return len(archive)
+
+
+def expand(archive, *, max_bytes=MAX_BYTES):
+    """Gives back the .tflite file that an archive was made from, byte for byte.
+
+    Args:
+      archive: path of a `.pqz` file, or its bytes.
+      max_bytes: int, refuse archives that declare a larger file. Apart from it no archive may
+        expand to more than 128 times its own size, so a small one never takes much memory.
+
+    Returns: bytes of the .tflite file.
+    Raises: ValueError: if the archive is damaged, truncated, not an archive, of an unknown version,
+      or declares a file that is too large. OSError: if the path cannot be read.
+    """
+    if isinstance(archive, str | os.PathLike):
+        with open(archive, "rb") as file:
+            archive = file.read()
+    elif not isinstance(archive, bytes | bytearray | memoryview):
+        raise ValueError(f"`archive` must be a path or bytes. Received: {type(archive).__name__}")
+    archive = memoryview(archive)
+    size, checksum, lengths = _read_header(archive, max_bytes)
+    streams, at = [], HEADER.size
+    for inflated, deflated in lengths:
+        streams.append(_inflate(archive[at : at + deflated], inflated))
+        at += deflated
+    tflite = _join(size, *streams)
+    if zlib.crc32(tflite) != checksum:
+        raise _damaged("the checksum of the expanded file differs")
+    return tflite.tobytes()
+
+
+def _damaged(what):
+    return ValueError(f"Not a usable .pqz archive: {what}. Write it again from the .tflite file.")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Segment:
+    """A stretch of the file: `kind` PLAIN, FLOATS or a base; `palette` of digits as a bit mask."""
+
+    kind: int
+    size: int
+    palette: int = 0
+
+    @property
+    def values(self):
+        """The byte values in ascending order, as many as the base, the last one repeated."""
+        present = [value for value in range(256) if self.palette >> value & 1]
+        return bytes(present + present[-1:] * (self.kind - len(present)))
+
+
+def _plan(tflite):
+    """Divides the file into segments that cover it in order."""
+    segments, at = [], 0
+    for constant in constants.find_constants(tflite):
+        if constant.size < MIN_BYTES:
+            continue
+        segments.append(_Segment(PLAIN, constant.start - at))
+        at = constant.start + constant.size
+        if constant.is_float:
+            segments.append(_Segment(FLOATS, constant.size))
+        else:
+            segments += _plan_codes(
+                np.frombuffer(tflite[constant.start : at], np.uint8), constant.rows
+            )
+    segments.append(_Segment(PLAIN, len(tflite) - at))
+    return [segment for segment in segments if segment.size]
+
+
+def _plan_codes(codes, rows):
+    """Joins rows of codes while one palette for all is cheaper than one for each."""
+    if codes.size < MIN_BYTES * rows:
+        rows = 1
+    segments = []
+    for row in codes.reshape(rows, -1):
+        segment = _segment(row.size, _palette(row))
+        while segments:
+            joined = _segment(
+                segments[-1].size + segment.size, segments[-1].palette | segment.palette
+            )
+            if _cost(joined) > _cost(segments[-1]) + _cost(segment):
+                break
+            segment = joined
+            segments.pop()
+        segments.append(segment)
+    return segments
+
+
+def _segment(size, palette):
+    base = max(2, palette.bit_count())
+    return _Segment(base if base <= MAX_BASE else PLAIN, size, palette)
+
+
+def _cost(segment):
+    if segment.kind == PLAIN:
+        return SEGMENT_COST + segment.size
+    return SEGMENT_COST + segment.kind + segment.size / packing.digits_per_byte(segment.kind)
+
+
+def _palette(codes):
+    """Returns the set of byte values as an integer whose bit v tells whether v occurs."""
+    present = np.zeros(256, bool)
+    for start in range(0, codes.size, 1 << 20):
+        present |= np.bincount(codes[start : start + (1 << 20)], minlength=256) > 0
+    return int.from_bytes(np.packbits(present, bitorder="little").tobytes(), "little")
+
+
+def _cut(tflite, segments):
+    """Returns the four streams, each a list of pieces: plan, plain bytes, float planes, digits."""
+    plan, plain, floats, digits = [], [], [], []
+    at = 0
+    for segment in segments:
+        data = tflite[at : at + segment.size]
+        at += segment.size
+        plan.append(SEGMENT.pack(segment.kind, segment.size))
+        if segment.kind == PLAIN:
+            plain.append(data)
+        elif segment.kind == FLOATS:
+            floats.append(data)
+        else:
+            plan.append(segment.values)
+            digits.append(_pack(data, segment))
+    planes = np.frombuffer(b"".join(floats), np.uint8).reshape(-1, 4).T
+    return plan, plain, [plane.tobytes() for plane in planes], digits
+
+
+def _pack(data, segment):
+    digit_of = np.zeros(256, np.uint8)
+    for digit, value in reversed(list(enumerate(segment.values))):
+        digit_of[value] = digit
+    return packing.pack_digits(digit_of[np.frombuffer(data, np.uint8)], segment.kind).tobytes()
+
+
+def _assemble(tflite, streams, level):
+    packed = [_deflate(pieces, level) for pieces in streams]
+    lengths = [
+        length
+        for pieces, data in zip(streams, packed, strict=True)
+        for length in (_total(pieces), len(data))
+    ]
+    header = HEADER.pack(MAGIC, VERSION, len(tflite), zlib.crc32(tflite), *lengths)
+    return b"".join([header, *packed])
+
+
+def _total(pieces):
+    return sum(map(len, pieces))
+
+
+def _deflate(pieces, level):
+    """Deflates the pieces with the best strategy, large ones in blocks of their own if it pays."""
+    candidates = []
+    for strategy in (zlib.Z_DEFAULT_STRATEGY, zlib.Z_HUFFMAN_ONLY):
+        for own_block in (OWN_BLOCK, MAX_BYTES):
+            compressor = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS, 9, strategy)
+            parts = []
+            for piece in pieces:
+                parts.append(compressor.compress(piece))
+                if len(piece) >= own_block:
+                    parts.append(compressor.flush(zlib.Z_BLOCK))
+            candidates.append(b"".join(parts) + compressor.flush())
+    return min(candidates, key=len)
+
+
+def _read_header(archive, max_bytes):
+    if len(archive) < HEADER.size:
+        raise _damaged(f"{len(archive)} bytes are shorter than its header")
+    magic, version, size, checksum, *lengths = HEADER.unpack_from(archive)
+    if magic != MAGIC:
+        raise _damaged(f"it starts with {bytes(magic)!r}, not with {MAGIC!r}")
+    if version != VERSION:
+        raise _damaged(f"format version {version} is unknown, this release reads {VERSION}")
+    lengths = list(zip(lengths[::2], lengths[1::2], strict=True))
+    if HEADER.size + sum(deflated for _, deflated in lengths) != len(archive):
+        raise _damaged(f"its streams do not add up to its {len(archive)} bytes")
+    largest = max(size, *(inflated for inflated, _ in lengths))
+    if largest > min(max_bytes, MAX_RATIO * len(archive)):
+        raise _damaged(
+            f"it declares {largest} bytes, more than `max_bytes` = {max_bytes} or "
+            f"{MAX_RATIO} times its own {len(archive)}"
+        )
+    return size, checksum, lengths
+
+
+def _inflate(data, size):
+    decompressor = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        inflated = decompressor.decompress(data, size + 1)
+    except zlib.error as error:
+        raise _damaged(f"a stream does not inflate ({error})") from None
+    if len(inflated) != size or not decompressor.eof or decompressor.unused_data:
+        raise _damaged("a stream does not inflate to its declared length")
+    return inflated
+
+
+class _Reader:
+    """Takes bytes from the front of a stream and refuses to read past its end."""
+
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def take(self, count):
+        self.at += count
+        if self.at > len(self.data):
+            raise _damaged("its segments read past the end of a stream")
+        return self.data[self.at - count : self.at]
+
+    @property
+    def left(self):
+        """Bytes not taken yet."""
+        return len(self.data) - self.at
+
+
+def _join(size, plan, plain, floats, digits):
+    """Puts the file together again; the segments must use every stream up."""
+    if len(floats) % 4:
+        raise _damaged("the float planes differ in length")
+    floats = np.frombuffer(floats, np.uint8).reshape(4, -1).T.reshape(-1)
+    plan, plain, floats, digits = readers = [*map(_Reader, (plan, plain, floats, digits))]
+    tflite, at = np.empty(size, np.uint8), 0
+    while plan.left:
+        kind, count = SEGMENT.unpack(plan.take(SEGMENT.size))
+        if not 0 < count <= size - at:
+            raise _damaged("its segments are empty or longer than the file")
+        if kind == PLAIN:
+            data = np.frombuffer(plain.take(count), np.uint8)
+        elif kind == FLOATS:
+            data = floats.take(count)
+        else:
+            values = np.frombuffer(plan.take(kind), np.uint8)
+            packed = digits.take(-(-count // packing.digits_per_byte(kind)))
+            data = packing.unpack_digits(packed, kind, count, values=values)
+        tflite[at : at + count] = data
+        at += count
+    if at != size or any(reader.left for reader in readers):
+        raise _damaged("its segments leave bytes over")
+    return tflite

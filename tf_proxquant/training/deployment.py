@@ -8,7 +8,7 @@ import sys
 import keras
 import numpy as np
 
-from tf_proxquant import datasets, litert
+from tf_proxquant import datasets
 
 
 def export_and_score(settings, data, workdir):
@@ -28,6 +28,8 @@ def export_and_score(settings, data, workdir):
     if importlib.util.find_spec("tensorflow") is None:
         print("No export: TensorFlow is not installed.", file=sys.stderr)
         return report
+    from tf_proxquant import litert
+
     source, target = workdir / "model.keras", workdir / "model.tflite"
     print(f"exporting {target}", flush=True)
     if keras.backend.backend() == "tensorflow":

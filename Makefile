@@ -1,0 +1,41 @@
+# make train    the main job: digits, a small ResNet, binary, exported and scored
+# make test     all tests
+# Each sets up .venv by itself; nothing is needed but Python 3.11 and make.
+
+PYTHON ?= python3.11
+BIN = .venv/bin
+ARGS ?=
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: train test test-jax lint doctest toy-benchmarks clean
+
+train: .venv/installed
+	$(BIN)/python train.py $(ARGS)
+
+test: .venv/installed
+	$(BIN)/python -m pytest -n 2 tests $(ARGS)
+
+# The rooms that train on every backend, on JAX.
+test-jax: .venv/installed
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 $(ARGS) \
+	  tests/quantizers*_test.py tests/prox_test.py tests/schedules_test.py tests/selection_test.py \
+	  tests/optimizers_test.py tests/metrics_test.py tests/callbacks_test.py tests/datasets_test.py
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+doctest: .venv/installed
+	$(BIN)/python -m pytest -n 0 --doctest-modules tf_proxquant --doctest-glob=README.md README.md \
+	  --ignore=tf_proxquant/litert/__main__.py
+
+toy-benchmarks: .venv/installed
+	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script --toy; done
+
+.venv/installed: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info runs

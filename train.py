@@ -39,6 +39,12 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string("quantizer", "binary", "binary, ternary, multibit or uniform.")
 flags.DEFINE_integer("bits", 2, "Bits per weight of multibit and uniform, 1 to 8.")
+flags.DEFINE_string(
+    "regularizer",
+    None,
+    "Penalty of proxquant: l1 (the paper's for binary), l2 (the paper's for the others) or concave. "
+    "Default: concave for binary, else l2.",
+)
 flags.DEFINE_string("optimizer", "adam", "Inner optimizer: adam, or sgd with momentum 0.9.")
 flags.DEFINE_float("learning_rate", 0.01, "Learning rate of both phases.")
 flags.DEFINE_float(
@@ -55,7 +61,7 @@ flags.DEFINE_integer(
     "Epoch from which on the quantized weights are frozen "
     "and the rest is fine-tuned. Default: two thirds of --epochs.",
 )
-flags.DEFINE_integer("batch_size", 64, "Images per step.")
+flags.DEFINE_integer("batch_size", 32, "Images per step.")
 flags.DEFINE_integer("seed", 0, "Seed of initial weights, data order and augmentation.")
 flags.DEFINE_string("init_from", None, "A .keras model to start from instead of a warm start.")
 flags.DEFINE_string(

@@ -7,6 +7,7 @@ import tempfile
 import time
 import unittest
 
+import keras
 import numpy as np
 
 from tf_proxquant import datasets
@@ -152,8 +153,9 @@ class BatchesTest(unittest.TestCase):
         )
 
     def epoch(self, feed):
-        found = [feed[i] for i in range(len(feed))]
         feed.on_epoch_end()
+        feed.on_epoch_begin()
+        found = [feed[i] for i in range(len(feed))]
         return np.concatenate([x for x, _ in found]), np.concatenate([y for _, y in found])
 
     def test_plain_batches_are_the_normalized_images_in_order(self):
@@ -179,6 +181,22 @@ class BatchesTest(unittest.TestCase):
         resumed = self.make(**arguments, epoch=1)
         for found, value in zip(self.epoch(resumed), expected, strict=True):
             np.testing.assert_array_equal(found, value)
+
+    def test_fit_reads_the_epochs_that_it_counts(self):
+        seen = []
+
+        class Watched(datasets.Batches):
+            def __getitem__(self, index):
+                seen.append((self.epoch, index))
+                return super().__getitem__(index)
+
+        images = np.zeros((6, 2, 2, 1), "float32")
+        feed = Watched(images, np.zeros(6, "int32"), 2, mean=[0], std=[1], epoch=3)
+        model = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten()])
+        model.add(keras.layers.Dense(1))
+        model.compile("sgd", "mse")
+        model.fit(feed, initial_epoch=3, epochs=5, shuffle=False, verbose=0)
+        self.assertEqual(seen[-6:], [(3, 0), (3, 1), (3, 2), (4, 0), (4, 1), (4, 2)])
 
     def test_another_seed_gives_other_batches(self):
         first, second = self.make(shuffle=True, seed=1), self.make(shuffle=True, seed=2)

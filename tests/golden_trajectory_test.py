@@ -108,7 +108,9 @@ def parameters(model):
 class GoldenTrajectoryTest(unittest.TestCase):
     def setUp(self):
         keras.config.set_floatx("float64")
+        keras.config.set_dtype_policy("float64")
         self.addCleanup(keras.config.set_floatx, "float32")
+        self.addCleanup(keras.config.set_dtype_policy, "float32")
         if keras.backend.backend() == "jax":
             self.skipTest("JAX has float64 only when JAX_ENABLE_X64 is set before it starts.")
 

@@ -119,6 +119,14 @@ class ProxQuantStepTest(unittest.TestCase):
         optimizer.apply_gradients([(ops.zeros(1), variable)])
         np.testing.assert_allclose(ops.convert_to_numpy(variable), [0.75])
 
+    def test_the_concave_regularizer_pushes_away_from_zero_by_the_factor_of_the_prox(self):
+        variable = keras.Variable([0.25, -0.125, 0.9, 0.0], name="kernel")
+        optimizer = pq.ProxQuant(
+            keras.optimizers.SGD(1.0), pq.Binary(), 0.5, regularizer="concave", clip=1.0
+        )
+        optimizer.apply_gradients([(ops.zeros(4), variable)])
+        np.testing.assert_allclose(ops.convert_to_numpy(variable), [0.5, -0.25, 1.0, 0.0])
+
     def test_graph_xla_and_steps_per_execution_agree(self):
         def optimizer():
             return pq.ProxQuant(keras.optimizers.Adam(0.01), pq.MultiBit(2), 5.0, freeze_step=9)
@@ -267,12 +275,15 @@ OPTIMIZERS = {
         2.0,
         regularizer="l1",
     ),
+    "concave": lambda: pq.ProxQuant(
+        "adam", pq.Binary(scale="mean", axis=-1), 5.0, regularizer="concave", freeze_step=12
+    ),
     "lazy": lambda: pq.ProxConnect(keras.optimizers.Adam(0.01), pq.Binary(), clip=1.0),
     "relaxed": lambda: pq.ProxConnect(
         "adam", pq.Ternary(), pq.schedules.Linear(0.05), prox="l2", freeze_step=18
     ),
     "parq": lambda: pq.ProxConnect(
-        "adam", pq.MultiBit(2), pq.schedules.Sigmoid(2, 18), prox="piecewise_affine"
+        "adam", pq.MultiBit(2, axis=-1), pq.schedules.Sigmoid(2, 18), prox="piecewise_affine"
     ),
 }
 

@@ -39,9 +39,11 @@ class QuantizationMonitor(keras.callbacks.Callback):
 
     def measure(self):
         """Returns the three figures of the present weights, a dict of floats."""
-        pairs = _built_optimizer(self.model).quantized_variables
+        optimizer = _built_optimizer(self.model)
+        pairs = optimizer.quantized_variables
         weights = [_numpy(v) for v, _ in pairs]
-        quantized = [_numpy(quantizer(v)) for v, quantizer in pairs]
+        # Frozen weights are the grid: levels fitted to them anew could be others.
+        quantized = weights if optimizer.frozen else [_numpy(q(v)) for v, q in pairs]
         return {
             "quantization_error": metrics.quantization_error(weights, quantized),
             "sign_change": metrics.sign_changes(self.reference, weights),

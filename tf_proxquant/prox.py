@@ -138,6 +138,47 @@ def prox_piecewise_affine(weights, levels, inverse_slope):
     return ops.where(inverse_slope > 0, ops.where(inverse_slope < 1, steep, weights), hard)
 
 
+def prox_concave(weights, levels, tau):
+    """Moves each weight away from the midpoint of its cell, in proportion to its distance.
+
+    With a < b the levels around w, m their midpoint and c the nearer outermost level, it solves
+    argmin_y  1/2 (y - w)^2 + tau R(y)  for
+
+        R(y) = 1/2 ((b - a)^2 / 4 - (y - m)^2)    between the outermost levels
+        R(y) = 1/2 (y - c)^2                      outside them
+
+    which is 0 exactly at the levels, so that
+        y = clip(m + (w - m) / (1 - tau), a, b)   between, for tau < 1; the nearest level from 1 on
+        y = c + (w - c) / (1 + tau)               outside
+    Weights near a midpoint are hardly pulled and can still cross it, unlike with `prox_l1`. A
+    weight whose distance from the midpoint is d of (b - a)/2 reaches its level, without any
+    gradient, after a total pull (sum of tau) of about log(1 / d).
+
+    Args:
+      weights: `w`, float tensor of any shape.
+      levels: as in `prox_piecewise_affine`.
+      tau: scalar >= 0, learning rate times strength, no unit. 0 returns `weights` bit for bit.
+
+    Returns: tensor with the shape and dtype of `weights`.
+    Raises: ValueError: for fewer than two levels, or a negative Python number.
+
+    Example:
+      >>> import numpy as np
+      >>> np.array(prox_concave(np.array([-2.0, -0.25, 0.9]), np.array([-1.0, 1.0]), 0.5))
+      array([-1.66666667, -0.5       ,  1.        ])
+    """
+    weights = ops.convert_to_tensor(weights)
+    levels = ops.convert_to_tensor(levels, dtype=weights.dtype)
+    tau = _scalar("tau", tau, weights.dtype)
+    between = prox_piecewise_affine(weights, levels, ops.maximum(1 - tau, 0))
+    lowest, highest = levels[..., 0], levels[..., -1]
+    outermost = ops.where(weights > highest, highest, lowest)
+    outside = outermost + (weights - outermost) / (1 + tau)
+    is_outside = ops.logical_or(weights > highest, weights < lowest)
+    moved = ops.where(is_outside, outside, between)
+    return ops.where(tau > 0, moved, weights)
+
+
 def _same_shape(weights, quantized):
     weights = ops.convert_to_tensor(weights)
     quantized = ops.convert_to_tensor(quantized, dtype=backend.standardize_dtype(weights.dtype))

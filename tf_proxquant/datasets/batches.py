@@ -8,7 +8,8 @@ class Batches(keras.utils.PyDataset):
     """Feeds `fit` and `evaluate` with batches of images, on any backend.
 
     What batch i of epoch e holds depends on (seed, e, i) only, so a run that resumes at
-    epoch e sees what the uninterrupted one saw. All work is vectorised NumPy.
+    epoch e sees what the uninterrupted one saw, if `fit` is called with `shuffle=False`:
+    otherwise Keras reads the batches in an order of its own. All work is vectorised NumPy.
 
     Args:
       images: array (n, height, width, channels), uint8 or float.
@@ -42,8 +43,12 @@ class Batches(keras.utils.PyDataset):
         self.std = np.asarray(std, "float32")
         self.pad, self.flip, self.shuffle = pad, flip, shuffle
         self.seed = seed
-        self.epoch = epoch
+        self.start_at(epoch)
         self._order = (None, None)
+
+    def start_at(self, epoch):
+        """Makes `epoch` the one that is read next."""
+        self.epoch = self._next_epoch = epoch
 
     def __len__(self):
         return -(-len(self.images) // self.batch_size)
@@ -59,8 +64,10 @@ class Batches(keras.utils.PyDataset):
             images = random_flip(images, random)
         return images, self.labels[chosen]
 
-    def on_epoch_end(self):
-        self.epoch += 1
+    def on_epoch_begin(self):
+        # Not counted by `on_epoch_end`: Keras calls that once before the first epoch.
+        self.epoch = self._next_epoch
+        self._next_epoch += 1
 
     def _permutation(self):
         epoch, order = self._order

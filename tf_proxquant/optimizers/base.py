@@ -226,6 +226,11 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         return cls(**config)
 
 
+def aligned_levels(quantizer, weights):
+    """Returns the levels with leading dimensions that broadcast against `weights`."""
+    return ops.stack(quantizer.columns(weights, quantizer.levels(weights)), axis=-1)
+
+
 def find_optimizer(model):
     """Returns the model's ProxQuant or ProxConnect, unwrapped of loss scaling.
 

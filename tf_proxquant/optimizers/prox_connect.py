@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from tf_proxquant import prox
-from tf_proxquant.optimizers.base import QuantizingOptimizer
+from tf_proxquant.optimizers.base import QuantizingOptimizer, aligned_levels
 
 _PROX = ("hard", "l1", "l2", "piecewise_affine")
 
@@ -144,10 +144,9 @@ class ProxConnect(QuantizingOptimizer):
         return ops.switch(phase, branches)
 
     def _prox(self, latent, quantizer, control):
-        levels = quantizer.levels(latent)
         if self.prox == "piecewise_affine":
-            return prox.prox_piecewise_affine(latent, levels, control)
-        quantized = quantizer.nearest(latent, levels)
+            return prox.prox_piecewise_affine(latent, aligned_levels(quantizer, latent), control)
+        quantized = quantizer(latent)
         if self.prox == "l1":
             return prox.prox_l1(latent, quantized, control)
         if self.prox == "l2":

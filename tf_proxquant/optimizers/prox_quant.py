@@ -6,9 +6,9 @@ import keras
 from keras import ops
 
 from tf_proxquant import prox
-from tf_proxquant.optimizers.base import QuantizingOptimizer
+from tf_proxquant.optimizers.base import QuantizingOptimizer, aligned_levels
 
-_PROX = {"l1": prox.prox_l1, "l2": prox.prox_l2}
+_REGULARIZERS = ("l1", "l2", "concave")
 
 
 @keras.saving.register_keras_serializable("tf_proxquant")
@@ -34,7 +34,9 @@ class ProxQuant(QuantizingOptimizer):
       strength: the pull lambda_t, a float >= 0 or a schedule of the step. In units of
         weight per unit of learning rate.
       regularizer: "l1" pulls each weight by at most tau and lands it; "l2" contracts its
-        distance by 1/(1 + tau). None takes the paper's choice: "l1" for `Binary`, else "l2".
+        distance by 1/(1 + tau); "concave" pushes it away from the midpoint between two levels,
+        by 1/(1 - tau), and lands it: not in the paper, and better at one bit in few epochs.
+        None takes the paper's choice: "l1" for `Binary`, else "l2".
       select: which variables, see `tf_proxquant.selection`. None = every kernel and
         embedding table.
       clip: c > 0 clips the selected weights to [-c, c] after the prox; None does not. The
@@ -69,9 +71,10 @@ class ProxQuant(QuantizingOptimizer):
         name="prox_quant",
         **kwargs,
     ):
-        if regularizer not in (None, *_PROX):
+        if regularizer not in (None, *_REGULARIZERS):
             raise ValueError(
-                f"`regularizer` must be 'l1', 'l2' or None. Received: regularizer={regularizer!r}."
+                f"`regularizer` must be one of {_REGULARIZERS} or None. "
+                f"Received: regularizer={regularizer!r}."
             )
         if strength is None:
             raise ValueError(
@@ -111,16 +114,21 @@ class ProxQuant(QuantizingOptimizer):
           phase: None or a scalar of PULL, SNAP, HOLD.
         """
         quantizer = self._quantizers[self._var_key(variable)]
-        apply_prox = _PROX[self.regularizer or quantizer.regularizer]
 
         def pull():
-            weights = ops.convert_to_tensor(variable)
-            pulled = apply_prox(weights, quantizer(weights), tau)
+            pulled = self._prox(ops.convert_to_tensor(variable), quantizer, tau)
             return pulled if self.clip is None else ops.clip(pulled, -self.clip, self.clip)
 
         if phase is None:
             return pull()
         return ops.switch(phase, [pull, lambda: quantizer(pull()), lambda: before])
+
+    def _prox(self, weights, quantizer, tau):
+        regularizer = self.regularizer or quantizer.regularizer
+        if regularizer == "concave":
+            return prox.prox_concave(weights, aligned_levels(quantizer, weights), tau)
+        apply_prox = prox.prox_l1 if regularizer == "l1" else prox.prox_l2
+        return apply_prox(weights, quantizer(weights), tau)
 
     def get_config(self):
         return {**super().get_config(), "regularizer": self.regularizer}

@@ -12,10 +12,11 @@ from tf_proxquant.models import resnet
 from tf_proxquant.optimizers import ProxConnect, ProxQuant, find_optimizer
 from tf_proxquant.training.workdir import Recorder
 
-# Sum of tau over the steps up to the freeze, where the settings give no strength. "l1": in
-# units of the levels, which are 1 apart from their midpoint. "l2": the distance to the grid
-# shrinks by exp(-pull); 31 is what the paper's ternary recipe comes to.
-TOTAL_PULL = {"l1": 10.0, "l2": 31.0}
+# Sum of tau over the steps up to the freeze, where the settings give no strength. "l1" is in
+# units of the levels, which are 1 from their midpoint. "l2" shrinks the distance to the grid by
+# exp(-pull); 31 is what the paper's ternary recipe comes to. "concave" brings every weight to a
+# level that is farther than exp(-pull) from a midpoint.
+TOTAL_PULL = {"l1": 10.0, "l2": 31.0, "concave": 6.0}
 
 # Padding in pixels, and whether a flip keeps the label; the paper's for all other data.
 _AUGMENTATION = {"digits": (1, False), "mnist": (2, False)}
@@ -117,7 +118,7 @@ def _fit(workdir, phase, epochs, make_model, train, test, watchers, histogram=No
         return keras.saving.load_model(finished)
     checkpoint, done = workdir.checkpoint(phase)
     model = keras.saving.load_model(checkpoint) if checkpoint else make_model()
-    train.epoch = done
+    train.start_at(done)
     if histogram:
         histogram.set_model(model)
     if done < epochs:
@@ -127,6 +128,7 @@ def _fit(workdir, phase, epochs, make_model, train, test, watchers, histogram=No
             validation_data=test,
             initial_epoch=done,
             epochs=epochs,
+            shuffle=False,  # of the order of the batches, whose contents are shuffled
             verbose=0,
             callbacks=[*watchers, recorder],
         )
@@ -173,13 +175,15 @@ def _quantizing_optimizer(settings, model, steps_per_epoch):
         rate = settings.strength
         if rate is None:
             rate = strength_rate(
-                TOTAL_PULL[quantizer.regularizer],
+                TOTAL_PULL[settings.effective_regularizer],
                 settings.learning_rate,
                 steps_per_epoch,
                 settings.first_frozen_epoch,
             )
         strength = schedules.Linear(rate, every=steps_per_epoch)
-        return ProxQuant(inner, quantizer, strength, **common)
+        return ProxQuant(
+            inner, quantizer, strength, regularizer=settings.effective_regularizer, **common
+        )
     if settings.method == "binaryrelax":
         strength = schedules.Linear(1 / max(1, freeze_step))
         return ProxConnect(inner, quantizer, strength, prox="l2", **common)

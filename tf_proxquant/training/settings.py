@@ -8,6 +8,7 @@ from tf_proxquant import quantizers
 from tf_proxquant.schedules import check_integer, check_number
 
 METHODS = ("proxquant", "binaryconnect", "binaryrelax", "parq", "full_precision")
+REGULARIZERS = ("l1", "l2", "concave")
 QUANTIZERS = ("binary", "ternary", "multibit", "uniform")
 OPTIMIZERS = ("adam", "sgd")
 PROFILES = ("fast", "small", "balanced", "dynamic", "static")
@@ -29,13 +30,14 @@ class Settings:
     method: str = "proxquant"
     quantizer: str = "binary"
     bits: int = 2
+    regularizer: str | None = None
     optimizer: str = "adam"
     learning_rate: float = 0.01
     strength: float | None = None
     full_precision_epochs: int = 30
     epochs: int = 40
     freeze_epoch: int | None = None
-    batch_size: int = 64
+    batch_size: int = 32
     seed: int = 0
     init_from: str | None = None
     export_profile: str = "fast"
@@ -45,6 +47,8 @@ class Settings:
     def __post_init__(self):
         _check_choice("method", self.method, METHODS)
         _check_choice("quantizer", self.quantizer, QUANTIZERS)
+        if self.regularizer is not None:
+            _check_choice("regularizer", self.regularizer, REGULARIZERS)
         _check_choice("optimizer", self.optimizer, OPTIMIZERS)
         _check_choice("export_profile", self.export_profile, PROFILES)
         _check_choice("distribution", self.distribution, DISTRIBUTIONS)
@@ -83,6 +87,11 @@ class Settings:
     def first_frozen_epoch(self):
         """`freeze_epoch`, by default after two thirds of the epochs as in the paper's recipes."""
         return 2 * self.epochs // 3 if self.freeze_epoch is None else self.freeze_epoch
+
+    @property
+    def effective_regularizer(self):
+        """`regularizer`, by default what does best in short runs: see docs/results.md."""
+        return self.regularizer or ("concave" if self.quantizer == "binary" else "l2")
 
     def make_quantizer(self):
         """Returns the quantizer that the settings name."""

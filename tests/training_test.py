@@ -1,0 +1,257 @@
+"""Whole runs of train.py, on real data in real processes."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import keras
+import numpy as np
+
+from tf_proxquant import litert, training
+from tf_proxquant.training import phases
+from tf_proxquant.training.workdir import Workdir
+
+ROOT = pathlib.Path(__file__).parents[1]
+SHORT = ["--full_precision_epochs=2", "--epochs=3", "--freeze_epoch=2", "--batch_size=128"]
+
+# Runs train.py with a checkpoint after each epoch, and kills the process, as `kill -9` does,
+# when it has reported so many epochs.
+KILLED = """
+import os, signal, sys
+from tf_proxquant.training import workdir
+workdir._CHECKPOINT_SECONDS = -1
+epochs_left = int(sys.argv.pop(1))
+report = workdir._print_progress
+def report_and_die(*arguments):
+    global epochs_left
+    report(*arguments)
+    epochs_left -= 1
+    if epochs_left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+workdir._print_progress = report_and_die
+import train
+from absl import app
+app.run(train.main)
+"""
+
+
+def run_train(*flags, kill_after=None):
+    command = ["train.py"] if kill_after is None else ["-c", KILLED, str(kill_after)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *command, *flags],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+class RunTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(cls.folder.cleanup)
+        cls.workdir = pathlib.Path(cls.folder.name, "run")
+        cls.result = run_train(*SHORT, f"--workdir={cls.workdir}")
+        assert cls.result.returncode == 0, cls.result.stderr
+        cls.report = json.loads(cls.result.stdout.splitlines()[-1])
+
+    def test_the_last_line_is_the_report_and_the_figures_belong_together(self):
+        report = self.report
+        self.assertEqual(report, json.loads((self.workdir / "report.json").read_text()))
+        self.assertEqual(report["dataset"], "digits")
+        self.assertEqual((report["model"], report["method"]), ("resnet8", "proxquant"))
+        self.assertEqual(report["quantizer"], "binary")
+        self.assertEqual(report["on_grid"], 1.0)
+        self.assertGreater(report["full_precision_accuracy"], 0.5)
+        self.assertAlmostEqual(report["tflite_accuracy"], report["quantized_accuracy"])
+        self.assertTrue(0 < report["sign_change"] < 0.5)
+        self.assertGreater(report["wall_seconds"], 0)
+        self.assertEqual(report["tflite_bytes"], os.path.getsize(report["tflite_path"]))
+        self.assertLess(report["tflite_bytes"], 0.35 * report["float_tflite_bytes"])
+
+    def test_everything_is_in_the_workdir_and_nothing_is_left_over(self):
+        found = {path.name for path in self.workdir.iterdir()}
+        expected = {
+            "settings.json",
+            "metrics.jsonl",
+            "histograms.jsonl",
+            "full_precision.keras",
+            "quantized.keras",
+            "model.keras",
+            "model.tflite",
+            "export.json",
+            "report.json",
+            "curves.png",
+            "weights.png",
+        }
+        self.assertEqual(found, expected)
+        rows = [json.loads(line) for line in (self.workdir / "metrics.jsonl").open()]
+        self.assertEqual(
+            [(r["phase"], r["epoch"]) for r in rows],
+            [("full_precision", 0), ("full_precision", 1)]
+            + [("quantized", epoch) for epoch in range(3)],
+        )
+        self.assertIn("quantized_accuracy", rows[-1])
+        settings = json.loads((self.workdir / "settings.json").read_text())
+        self.assertEqual(settings["settings"]["seed"], 0)
+        self.assertIn("keras", settings["versions"])
+
+    def test_the_saved_model_is_on_the_grid_and_scores_what_the_tflite_scores(self):
+        model = keras.saving.load_model(self.workdir / "model.keras")
+        quantized = [v for v, _ in model.optimizer.quantized_variables]
+        self.assertEqual(len(quantized), 8)
+        for variable in quantized:
+            values = np.unique(keras.ops.convert_to_numpy(variable))
+            self.assertEqual(len(values), 2)
+        images = np.random.default_rng(0).normal(size=(5, 8, 8, 1)).astype("float32")
+        found = litert.predict(str(self.workdir / "model.tflite"), images)
+        np.testing.assert_allclose(found, model.predict(images, verbose=0), rtol=1e-4, atol=1e-4)
+
+    def test_a_killed_run_resumes_to_the_same_bits(self):
+        expected = keras.saving.load_model(self.workdir / "model.keras").get_weights()
+        workdir = pathlib.Path(self.folder.name, "killed")
+        killed = run_train(*SHORT, f"--workdir={workdir}", kill_after=1)
+        self.assertEqual(killed.returncode, -9, killed.stderr)
+        killed = run_train(*SHORT, f"--workdir={workdir}", "--resume", kill_after=3)
+        self.assertEqual(killed.returncode, -9, killed.stderr)
+        resumed = run_train(*SHORT, f"--workdir={workdir}", "--resume")
+        self.assertEqual(resumed.returncode, 0, resumed.stderr)
+        found = keras.saving.load_model(workdir / "model.keras").get_weights()
+        for value, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(value, other)
+        for name in ("metrics.jsonl", "histograms.jsonl"):
+            self.assertEqual((workdir / name).read_text(), (self.workdir / name).read_text())
+        report = json.loads(resumed.stdout.splitlines()[-1])
+        for key in ("full_precision_accuracy", "quantized_accuracy", "sign_change"):
+            self.assertEqual(report[key], self.report[key])
+
+    def test_a_folder_in_use_is_not_overwritten(self):
+        before = (self.workdir / "report.json").read_text()
+        result = run_train(*SHORT, f"--workdir={self.workdir}")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("--resume", result.stderr)
+        self.assertEqual((self.workdir / "report.json").read_text(), before)
+
+    def test_resuming_with_other_settings_is_refused(self):
+        result = run_train(*SHORT, f"--workdir={self.workdir}", "--resume", "--seed=7")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("seed: 0 -> 7", result.stderr)
+
+    def test_a_model_can_start_from_an_earlier_one(self):
+        workdir = pathlib.Path(self.folder.name, "second")
+        settings = training.Settings(
+            workdir=str(workdir),
+            init_from=str(self.workdir / "full_precision.keras"),
+            method="binaryconnect",
+            quantizer="ternary",
+            epochs=1,
+            freeze_epoch=1,
+            batch_size=512,
+        )
+        report = training.run(settings)
+        self.assertAlmostEqual(
+            report["full_precision_accuracy"], self.report["full_precision_accuracy"]
+        )
+        self.assertEqual(report["on_grid"], 1.0)
+
+
+class MethodsTest(unittest.TestCase):
+    def test_every_method_and_quantizer_ends_on_its_grid(self):
+        cases = [("proxquant", "uniform"), ("binaryrelax", "ternary"), ("parq", "multibit")]
+        cases += [("full_precision", "binary")]
+        for method, quantizer in cases:
+            with self.subTest(f"{method} {quantizer}"), tempfile.TemporaryDirectory() as folder:
+                settings = training.Settings(
+                    workdir=os.path.join(folder, "run"),
+                    method=method,
+                    quantizer=quantizer,
+                    full_precision_epochs=0,
+                    epochs=1,
+                    freeze_epoch=1,
+                    batch_size=512,
+                )
+                report = training.run(settings)
+                self.assertEqual(report.get("on_grid"), None if method == "full_precision" else 1.0)
+
+
+class SettingsTest(unittest.TestCase):
+    def test_bad_values_are_refused_with_what_was_received(self):
+        cases = {
+            "epochs=-3": {"epochs": -3},
+            "full_precision_epochs=-1": {"full_precision_epochs": -1},
+            "batch_size=0": {"batch_size": 0},
+            "seed=-1": {"seed": -1},
+            "learning_rate=nan": {"learning_rate": float("nan")},
+            "learning_rate=0": {"learning_rate": 0.0},
+            "strength=-1": {"strength": -1.0},
+            "bits=9": {"bits": 9},
+            "freeze_epoch=41": {"freeze_epoch": 41},
+            "'vgg'": {"model": "vgg"},
+            "'resnet21'": {"model": "resnet21"},
+            "'magic'": {"method": "magic"},
+            "'l7'": {"regularizer": "l7"},
+            "'octal'": {"quantizer": "octal"},
+            "'lamb'": {"optimizer": "lamb"},
+            "'tiny'": {"export_profile": "tiny"},
+            "'cloud'": {"distribution": "cloud"},
+            "nowhere.keras": {"init_from": "nowhere.keras"},
+        }
+        for pattern, arguments in cases.items():
+            with self.subTest(pattern), self.assertRaisesRegex(ValueError, pattern):
+                training.Settings(**arguments)
+
+    def test_train_py_prints_one_clear_line_and_no_traceback(self):
+        for flags, expected in (
+            (["--epochs=-3"], "epochs=-3"),
+            (["--learning_rate=fast"], "learning_rate"),
+            (["--dataset=cifar10", "--data_dir=/nowhere"], "--download"),
+            (["--workdir=/dev/null/run"], "workdir"),
+        ):
+            with self.subTest(flags):
+                result = run_train(*flags)
+                self.assertIn(result.returncode, (1, 2))
+                self.assertIn(expected, result.stderr)
+                self.assertNotIn("Traceback", result.stderr)
+                self.assertEqual(result.stdout, "")
+
+    def test_resuming_where_no_run_is_is_refused(self):
+        with self.assertRaisesRegex(ValueError, "no run to resume"):
+            training.run(training.Settings(workdir="/nowhere", resume=True))
+
+    def test_the_flags_and_the_settings_have_the_same_names_and_defaults(self):
+        code = (
+            "import json, dataclasses, train; from absl import flags;"
+            "from tf_proxquant.training import Settings; flags.FLAGS(['x']);"
+            "defaults = dataclasses.asdict(Settings());"
+            "print(all(flags.FLAGS[k].value == v for k, v in defaults.items()))"
+        )
+        result = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+        )
+        self.assertEqual(result.stdout.split()[-1], "True", result.stderr)
+
+
+class WorkdirTest(unittest.TestCase):
+    def test_a_write_that_fails_leaves_the_old_file_and_no_debris(self):
+        with tempfile.TemporaryDirectory() as folder:
+            workdir = Workdir(folder)
+            workdir.write_json("report.json", {"a": 1})
+            with self.assertRaises(TypeError):
+                workdir.write_json("report.json", {"a": object()})
+            self.assertEqual([p.name for p in pathlib.Path(folder).iterdir()], ["report.json"])
+            self.assertEqual(json.loads((workdir / "report.json").read_text()), {"a": 1})
+
+
+class StrengthRateTest(unittest.TestCase):
+    def test_the_sum_of_tau_up_to_the_freeze_is_the_total_pull(self):
+        rate = phases.strength_rate(7.8, 0.01, steps_per_epoch=391, freeze_epoch=200)
+        total = sum(0.01 * rate * (step // 391) for step in range(200 * 391))
+        self.assertAlmostEqual(total, 7.8, places=9)
+        # The paper's reg_rate of 1e-4 for this recipe.
+        self.assertAlmostEqual(rate, 1e-4, delta=1e-6)

@@ -42,7 +42,7 @@ flags.DEFINE_integer("bits", 2, "Bits per weight of multibit and uniform, 1 to 8
 flags.DEFINE_string(
     "regularizer",
     None,
-    "Penalty of proxquant: l1 (the paper's for binary), l2 (the paper's for the others) or concave. "
+    "Penalty of proxquant: l1 (the paper's for binary), l2 (the paper's for others), concave. "
     "Default: concave for binary, else l2.",
 )
 flags.DEFINE_string("optimizer", "adam", "Inner optimizer: adam, or sgd with momentum 0.9.")

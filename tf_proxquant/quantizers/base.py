@@ -73,18 +73,24 @@ class Quantizer:
           of `levels`; NaN where the weight, or a level of its group, is NaN.
         """
         weights = as_weights(weights)
-        columns = self.columns(weights, ops.convert_to_tensor(levels, dtype=weights.dtype))
+        levels = ops.convert_to_tensor(levels, dtype=weights.dtype)
+        columns = [self.spread(weights, levels[..., k]) for k in range(levels.shape[-1])]
         nearest = columns[0]
         for lower, upper in itertools.pairwise(columns):
             nearest = ops.where(weights >= midpoint(lower, upper), upper, nearest)
         return ops.where(ops.isnan(weights), weights, nearest)
 
-    def columns(self, weights, levels):
-        """Splits `levels` into one array per level that broadcasts against `weights`."""
+    def spread(self, weights, values):
+        """Reshapes one value per group, as a column of `levels`, to broadcast against `weights`."""
         if self.axis is None:
-            return [levels[k] for k in range(levels.shape[-1])]
-        shape = broadcast_shape(weights, self.axis)
-        return [ops.reshape(levels[:, k], shape) for k in range(levels.shape[-1])]
+            return values
+        return ops.reshape(values, broadcast_shape(weights, self.axis))
+
+    def spread_levels(self, weights, levels):
+        """Reshapes `levels` to (..., L), whose leading dimensions broadcast against `weights`."""
+        if self.axis is None:
+            return levels
+        return ops.reshape(levels, (*broadcast_shape(weights, self.axis), levels.shape[-1]))
 
     def __call__(self, weights):
         """Returns the nearest point of the fitted grid: `nearest(weights, levels(weights))`."""

@@ -5,6 +5,7 @@ import math
 from keras import ops
 
 from tf_proxquant.quantizers.base import Quantizer, constant, register
+from tf_proxquant.quantizers.groups import row_mean
 
 
 @register
@@ -50,8 +51,3 @@ class Binary(Quantizer):
 
     def get_config(self):
         return {"scale": self.scale, **super().get_config()}
-
-
-def row_mean(rows):
-    """Mean of each row, shape (groups, 1)."""
-    return ops.mean(rows, axis=1, keepdims=True)

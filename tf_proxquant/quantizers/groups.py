@@ -66,6 +66,11 @@ def as_weights(weights):
     return weights
 
 
+def at_least_float32(dtype):
+    """float64 for float64, float32 for every shorter float."""
+    return "float64" if backend.standardize_dtype(dtype) == "float64" else "float32"
+
+
 def to_rows(weights, axis):
     """Returns the groups as rows: shape `(groups, weights per group)`.
 
@@ -75,8 +80,7 @@ def to_rows(weights, axis):
     shape = ops.shape(weights)
     kept = kept_axes(len(shape), axis)
     reduced = [a for a in range(len(shape)) if a not in kept]
-    if backend.standardize_dtype(weights.dtype) in ("float16", "bfloat16"):
-        weights = ops.cast(weights, "float32")
+    weights = ops.cast(weights, at_least_float32(weights.dtype))
     order = (*kept, *reduced)
     if order != tuple(range(len(shape))):
         weights = ops.transpose(weights, order)
@@ -85,6 +89,11 @@ def to_rows(weights, axis):
     if isinstance(per_group, int) and per_group == 0:
         return ops.zeros((num_groups, 1), dtype=weights.dtype)
     return ops.reshape(weights, (num_groups, per_group))
+
+
+def row_mean(rows):
+    """Mean of each row, shape (groups, 1)."""
+    return ops.mean(rows, axis=1, keepdims=True)
 
 
 def broadcast_shape(weights, axis):

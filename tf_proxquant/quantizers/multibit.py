@@ -1,46 +1,84 @@
 """2^bits levels, the signed sums of `bits` scales."""
 
-import itertools
-
-import numpy as np
 from keras import ops
 
-from tf_proxquant.quantizers.base import (
-    Quantizer,
-    check_flag,
-    check_int,
-    constant,
-    midpoint,
-    register,
+from tf_proxquant.quantizers.alternating import (
+    alternating_scales,
+    greedy_scales,
+    nearest_share,
+    pick,
+    refine_scales,
+    signed_sums,
+    squared_error,
 )
-from tf_proxquant.quantizers.binary import row_mean
+from tf_proxquant.quantizers.base import Quantizer, check_flag, check_int, constant, register
+from tf_proxquant.quantizers.groups import row_mean
+from tf_proxquant.quantizers.integers import integer_multiples
+from tf_proxquant.quantizers.prefix import finite_rows, prefix_sums
+from tf_proxquant.quantizers.search import searched_scales
+from tf_proxquant.quantizers.ternary import masked_mean
 
 
 @register
 class MultiBit(Quantizer):
-    """Signed sums of `bits` scales, {+-a_1 +-a_2 ... +-a_bits}.
+    """The 2^bits signed sums of `bits` scales, {+-a_1 +-a_2 ... +-a_bits}.
+
+    With `optimal=False`, the paper's fit: greedy (a_i is the mean size of what the scales before
+    it leave over), then `rounds - 1` rounds of alternation (least-squares scales for the codes,
+    then codes for the scales). With `optimal=True`:
+        1 bit   mean |w|, exact
+        2 bits  exact: 2-means on |w|, by one sort and prefix sums
+        3, 4    the best of 25 or 37 fixed starts and of moves from the best of them, each
+                alternated on prefix sums; deterministic, not proven optimal, and never worse than
+                `optimal=False`
 
     Args:
       bits: 1 to 4.
-      rounds: number of fits >= 1: 1 is greedy, each further one alternates once.
-      optimal: whether to search on.
+      rounds: int >= 1, number of fits of the scales; 1 is greedy.
+      optimal: whether to look for the least squared error.
       axis: axes that keep their own levels; see `Quantizer`.
+      integer_ratios: whether to move the levels to whole multiples k * s, |k| <= 127, of one
+        scale, so that the weights fit one int8 tensor exactly; see `integer_multiples`. They are
+        then no longer exact signed sums.
+
+    Example:
+      >>> import numpy as np
+      >>> np.array(MultiBit(2, optimal=True).levels(np.array([-5.0, -3.0, 1.0, 1.0])))
+      array([-4., -1.,  1.,  4.])
+    Reference: Xu et al., ICLR 2018, arXiv:1802.00150; Bai, Wang, Liberty, ICLR 2019,
+      arXiv:1810.00861. Deviations: the nearest level always, where the authors' codes are greedy;
+      alternation with the authors' codes and with the nearest ones, whichever ends better; no
+      epsilon in the denominators; zeros count as positive, where the authors break ties at random.
     """
 
-    def __init__(self, bits, rounds=3, optimal=False, axis=None):
+    def __init__(self, bits, rounds=3, optimal=False, axis=None, *, integer_ratios=False):
         super().__init__(axis)
         self.bits = check_int("bits", bits, 1, 4)
         self.rounds = check_int("rounds", rounds, 1, 1000)
         self.optimal = check_flag("optimal", optimal)
+        self.integer_ratios = check_flag("integer_ratios", integer_ratios)
 
     def fit(self, rows):
+        rows, factor = finite_rows(rows) if self.optimal else (rows, constant(1, rows))
         sizes = ops.abs(rows)
-        scales = greedy_scales(sizes, self.bits)
-        if self.bits > 1:
-            for _ in range(self.rounds - 1):
-                scales = refine_scales(sizes, scales)
-        upper = signed_sums(scales)[0]
+        upper = signed_sums(self._scales(sizes))[0]
+        if self.integer_ratios:
+            upper = integer_multiples(upper, nearest_share(sizes, upper)[0])
+        upper = upper * factor
         return ops.concatenate([-ops.flip(upper, axis=1), upper], axis=1)
+
+    def _scales(self, sizes):
+        if self.bits == 1:
+            return row_mean(sizes)
+        if self.optimal and self.bits == 2:
+            return two_bit_scales(sizes)
+        scales = alternating_scales(sizes, self.bits, self.rounds)
+        if not self.optimal:
+            return scales
+        searched = searched_scales(sizes, scales)
+        for _ in range(2):
+            searched = refine_scales(sizes, searched)
+        return pick(squared_error(sizes, searched), searched, squared_error(sizes, scales), scales)
 
     def get_config(self):
         return {
@@ -48,87 +86,28 @@ class MultiBit(Quantizer):
             "rounds": self.rounds,
             "optimal": self.optimal,
             **super().get_config(),
+            "integer_ratios": self.integer_ratios,
         }
 
 
-def greedy_scales(sizes, bits):
-    """Scales (groups, bits): each the mean size of what the ones before leave over."""
-    scales, rest = [], sizes
-    for bit in range(bits):
-        scales.append(row_mean(ops.abs(rest)))
-        if bit + 1 < bits:
-            rest = rest - ops.where(rest >= 0, scales[-1], -scales[-1])
-    return ops.concatenate(scales, axis=1)
+def two_bit_scales(sizes):
+    """The exact two scales: half the sum and half the difference of the 2-means of the sizes.
 
-
-def sign_patterns(bits):
-    """The 2^(bits-1) sign vectors of length `bits` that start with +1."""
-    return np.array([(1, *rest) for rest in itertools.product((-1, 1), repeat=bits - 1)])
-
-
-def signed_sums(scales):
-    """The non-negative levels, ascending, and the signs that make them.
-
-    Returns: levels (groups, 2^(bits-1)) and signs (groups, 2^(bits-1), bits).
+    A split of the sorted sizes after the k smallest lowers the squared error about the mean by
+    T_k^2 n / (k (n - k)), T_k the sum of the k smallest after subtracting the mean.
     """
-    signs = constant(sign_patterns(scales.shape[1]), scales)
-    sums = ops.matmul(scales, ops.transpose(signs))
-    order = ops.argsort(ops.abs(sums), axis=1)
-    signs = ops.take(signs, order, axis=0)
-    sums = ops.take_along_axis(sums, order, axis=1)
-    flip = ops.where(sums < 0, constant(-1, sums), constant(1, sums))
-    return ops.abs(sums), signs * ops.expand_dims(flip, -1)
-
-
-def refine_scales(sizes, scales):
-    """One round of alternation: the nearest codes, then the least-squares scales for them."""
-    levels, signs = signed_sums(scales)
-    counts, sums = cell_statistics(sizes, levels)
-    weighted = signs * ops.expand_dims(counts, -1)
-    gram = ops.matmul(ops.transpose(weighted, (0, 2, 1)), signs)
-    moments = ops.sum(signs * ops.expand_dims(sums, -1), axis=1)
-    residual = moments - ops.sum(gram * ops.expand_dims(scales, 1), axis=2)
-    return scales + solve_gram(gram, residual)
-
-
-def cell_statistics(sizes, levels):
-    """How many sizes are nearest to each level, as a share of all, and their sum likewise."""
-    counts = [ops.ones_like(levels[:, :1])]
-    sums = [row_mean(sizes)]
-    for k in range(levels.shape[1] - 1):
-        above = sizes >= midpoint(levels[:, k : k + 1], levels[:, k + 1 : k + 2])
-        above = ops.cast(above, sizes.dtype)
-        counts.append(row_mean(above))
-        sums.append(row_mean(above * sizes))
-    return differences(counts), differences(sums)
-
-
-def differences(at_least):
-    """Per cell, from the list of totals over this cell and all above it."""
-    at_least = ops.concatenate([*at_least, ops.zeros_like(at_least[0])], axis=1)
-    return at_least[:, :-1] - at_least[:, 1:]
-
-
-def solve_gram(gram, moments):
-    """Solves gram x = moments for symmetric positive semidefinite `gram` with unit diagonal.
-
-    Gaussian elimination, unrolled. A pivot of 0 means that a scale's codes repeat those of the
-    scales before it; that scale then does not move.
-    """
-    size = gram.shape[-1]
-    tolerance = constant(1e-6, gram)
-    rows = [[gram[:, i, j] for j in range(size)] + [moments[:, i]] for i in range(size)]
-    pivots = []
-    for i in range(size):
-        usable = rows[i][i] > tolerance
-        pivots.append((usable, ops.where(usable, rows[i][i], constant(1, gram))))
-        for k in range(i + 1, size):
-            factor = ops.where(usable, rows[k][i] / pivots[i][1], constant(0, gram))
-            rows[k] = [a - factor * b for a, b in zip(rows[k], rows[i], strict=True)]
-    solution = [None] * size
-    for i in reversed(range(size)):
-        value = rows[i][size]
-        for j in range(i + 1, size):
-            value = value - rows[i][j] * solution[j]
-        solution[i] = ops.where(pivots[i][0], value / pivots[i][1], constant(0, gram))
-    return ops.stack(solution, axis=1)
+    length = sizes.shape[1]
+    if length == 1:
+        return greedy_scales(sizes, 2)
+    ascending = ops.sort(sizes, axis=1)
+    centred = ascending - row_mean(ascending)
+    sums = prefix_sums(centred)[:, 1:-1]
+    top = ops.max(ops.abs(sums), axis=1, keepdims=True)
+    share = sums / ops.where(top > 0, top, constant(1, top))
+    below = ops.cast(ops.arange(1, length), sizes.dtype) / length
+    best = ops.argmax(share * share / (below * (1 - below)), axis=1)
+    cutoff = ops.take_along_axis(ascending, ops.expand_dims(best + 1, 1), axis=1)
+    upper = masked_mean(sizes, sizes >= cutoff)
+    lower = masked_mean(sizes, sizes < cutoff)
+    lower = ops.where(ascending[:, :1] < cutoff, lower, upper)
+    return ops.concatenate([(upper + lower) / 2, (upper - lower) / 2], axis=1)

@@ -1,26 +1,53 @@
 """Three levels, one of them 0."""
 
+import math
+
 from keras import ops
 
 from tf_proxquant.quantizers.base import Quantizer, check_flag, constant, register
-from tf_proxquant.quantizers.binary import row_mean
+from tf_proxquant.quantizers.groups import row_mean
+from tf_proxquant.quantizers.integers import integer_multiples
+from tf_proxquant.quantizers.prefix import finite_rows, prefix_sums
 
 
 @register
 class Ternary(Quantizer):
     """Three levels, {-n, 0, +p}, or {-a, 0, +a} with `symmetric=True`.
 
+    With `optimal=False`, the paper's rule: delta = threshold * mean |w|, p the mean of the
+    w >= delta, -n the mean of the w <= -delta (0 where there are none). With `symmetric=True`,
+    a is the mean of the |w| >= delta.
+
+    With `optimal=True`, the levels of least squared error, exactly. A side that rounds its k
+    largest sizes x_1 >= x_2 >= ... to their mean, and the rest to 0, lowers the squared error by
+        (x_1 + ... + x_k)^2 / k
+    and the best k is read off one sort and its prefix sums, O(n log n). The two sides do not
+    interact; with `symmetric=True` they are one.
+
     Args:
-      threshold: number >= 0.
+      threshold: finite number >= 0, a multiple of the mean of |w|. Not used by `optimal=True`.
       symmetric: whether both sides share one level.
       optimal: True for the exact least-squares levels, False for the paper's rule.
       axis: axes that keep their own levels; see `Quantizer`.
+      integer_ratios: whether to move n and p to whole multiples k * s, 1 <= k <= 127, of one
+        scale, so that the weights fit one int8 tensor exactly; see `integer_multiples`.
+
+    Example:
+      >>> import numpy as np
+      >>> weights = np.array([-2.0, -0.25, 0.25, 1.0, 3.0])
+      >>> np.array(Ternary(optimal=True).levels(weights))
+      array([-2.,  0.,  2.])
+    Reference: Bai, Wang, Liberty, ICLR 2019, arXiv:1810.00861; the rule is that of Zhu et al.,
+      arXiv:1612.01064. Deviation: calling the quantizer moves a weight to the nearest level,
+      where the authors give 0 to |w| < delta; the levels are the same.
     """
 
-    def __init__(self, threshold=0.7, symmetric=False, optimal=False, axis=None):
+    def __init__(
+        self, threshold=0.7, symmetric=False, optimal=False, axis=None, *, integer_ratios=False
+    ):
         super().__init__(axis)
         is_number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
-        if not is_number or not 0 <= threshold < float("inf"):
+        if not is_number or not 0 <= threshold < math.inf:
             raise ValueError(
                 "`threshold` must be a finite number >= 0, a multiple of the mean of |w|. "
                 f"Received: threshold={threshold!r}"
@@ -28,18 +55,43 @@ class Ternary(Quantizer):
         self.threshold = float(threshold)
         self.symmetric = check_flag("symmetric", symmetric)
         self.optimal = check_flag("optimal", optimal)
+        self.integer_ratios = check_flag("integer_ratios", integer_ratios)
 
     def fit(self, rows):
-        sizes = ops.abs(rows)
-        delta = constant(self.threshold, rows) * row_mean(sizes)
+        rows, factor = finite_rows(rows) if self.optimal else (rows, None)
+        cutoffs = self._optimal_cutoffs(rows) if self.optimal else self._rule_cutoffs(rows)
         if self.symmetric:
-            upper = masked_mean(sizes, sizes >= delta)
-            lower = upper
+            sizes = ops.abs(rows)
+            sides = ops.repeat(masked_mean(sizes, sizes >= cutoffs[0]), 2, axis=1)
         else:
-            upper = masked_mean(rows, rows >= delta)
-            lower = masked_mean(-rows, rows <= -delta)
-        zero = ops.where(ops.isfinite(delta), constant(0, rows), delta)
-        return ops.concatenate([-lower, zero, upper], axis=1)
+            lower = masked_mean(-rows, rows <= -cutoffs[0])
+            upper = masked_mean(rows, rows >= cutoffs[1])
+            sides = ops.concatenate([lower, upper], axis=1)
+            if self.integer_ratios:
+                sides = integer_multiples(sides, self._counts(rows, sides))
+        # Where a weight is not finite, neither is its cutoff by the rule: the zero level says so.
+        factor = cutoffs[0] if factor is None else factor
+        zero = ops.where(ops.isfinite(factor), constant(0, rows), factor)
+        return ops.concatenate([-sides[:, :1], zero, sides[:, 1:]], axis=1)
+
+    def _rule_cutoffs(self, rows):
+        delta = constant(self.threshold, rows) * row_mean(ops.abs(rows))
+        return delta, delta
+
+    def _optimal_cutoffs(self, rows):
+        if self.symmetric:
+            descending = ops.flip(ops.sort(ops.abs(rows), axis=1), axis=1)
+            return (best_head(descending),) * 2
+        ascending = ops.sort(rows, axis=1)
+        zero = constant(0, rows)
+        lower = best_head(ops.maximum(-ascending, zero))
+        return lower, best_head(ops.maximum(ops.flip(ascending, axis=1), zero))
+
+    def _counts(self, rows, sides):
+        """How many weights of each row are nearest to -n and to +p, as a share of all."""
+        below = row_mean(ops.cast(rows < -sides[:, :1] / 2, rows.dtype))
+        above = row_mean(ops.cast(rows >= sides[:, 1:] / 2, rows.dtype))
+        return ops.concatenate([below, above], axis=1)
 
     def get_config(self):
         return {
@@ -47,6 +99,7 @@ class Ternary(Quantizer):
             "symmetric": self.symmetric,
             "optimal": self.optimal,
             **super().get_config(),
+            "integer_ratios": self.integer_ratios,
         }
 
 
@@ -55,3 +108,19 @@ def masked_mean(rows, mask):
     total = ops.sum(ops.where(mask, rows, constant(0, rows)), axis=1)
     count = ops.sum(ops.cast(mask, rows.dtype), axis=1)
     return ops.expand_dims(total / ops.maximum(count, constant(1, rows)), axis=1)
+
+
+def best_head(descending):
+    """The smallest of the k largest sizes, for the k with the largest (sum of them)^2 / k.
+
+    Args:
+      descending: (groups, n), sizes >= 0.
+
+    Returns: (groups, 1). The smallest k wins a tie.
+    """
+    sums = prefix_sums(descending)[:, 1:]
+    total = sums[:, -1:]
+    share = sums / ops.where(total > 0, total, constant(1, total))
+    counts = ops.cast(ops.arange(1, descending.shape[1] + 1), descending.dtype)
+    best = ops.argmax(share * share / counts, axis=1)
+    return ops.take_along_axis(descending, ops.expand_dims(best, 1), axis=1)

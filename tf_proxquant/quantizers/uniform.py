@@ -3,30 +3,130 @@
 import numpy as np
 from keras import ops
 
-from tf_proxquant.quantizers.base import Quantizer, check_int, constant, register
+from tf_proxquant.quantizers.base import Quantizer, check_flag, check_int, constant, register
+from tf_proxquant.quantizers.groups import as_weights, at_least_float32, row_mean
+
+ROUNDS = 3
 
 
 @register
 class Uniform(Quantizer):
-    """Equally spaced levels, s * k for integers -2^(bits-1) <= k < 2^(bits-1).
+    """Equally spaced levels, whole multiples k * s of the scale of least squared error.
+
+    The codes k are
+        -2^(bits-1) .. 2^(bits-1) - 1             by default
+        -2^(bits-1) + 1 .. 2^(bits-1) - 1         with `narrow_range`
+        the odd -2^bits + 1 .. 2^bits - 1         with `mid_rise`: no level at 0
+
+    The squared error is a piecewise quadratic function of s, with a kink wherever a weight
+    changes its code, and can have many local minima. It is evaluated at scales whose largest
+    level lies between 0.9 mean |w| and max |w|, geometrically, then between the neighbours of the
+    best; from there s and the codes alternate (the least-squares s for the codes, the nearest
+    codes for s), which can only lower it. O(n) per scale, 24 scales up to 4 bits and 48 beyond.
+    Not proven optimal; never worse than the scale that reaches max |w|.
 
     Args:
-      bits: 2 to 8.
+      bits: 2 to 8; 1 to 7 with `mid_rise`, so that codes fit one signed byte.
       axis: axes that keep their own levels; see `Quantizer`.
+      narrow_range: whether to leave out the most negative code, for hardware that wants a
+        symmetric range.
+      mid_rise: whether the levels lie around 0 rather than at it.
+
+    Example:
+      >>> import numpy as np
+      >>> np.array(Uniform(2, mid_rise=True).levels(np.array([-3.0, -1.0, 1.0, 3.0])))
+      array([-3., -1.,  1.,  3.])
     """
 
-    def __init__(self, bits, axis=None):
+    def __init__(self, bits, axis=None, *, narrow_range=False, mid_rise=False):
         super().__init__(axis)
-        self.bits = check_int("bits", bits, 2, 8)
+        self.narrow_range = check_flag("narrow_range", narrow_range)
+        self.mid_rise = check_flag("mid_rise", mid_rise)
+        if narrow_range and mid_rise:
+            raise ValueError(
+                "`mid_rise` levels are symmetric already: set at most one of `narrow_range` and "
+                "`mid_rise`. Received: narrow_range=True, mid_rise=True"
+            )
+        self.bits = check_int("bits", bits, *((1, 7) if mid_rise else (2, 8)))
 
     @property
     def codes(self):
-        return np.arange(-(2 ** (self.bits - 1)), 2 ** (self.bits - 1))
+        """The codes k, ascending; levels = s * codes."""
+        if self.mid_rise:
+            return np.arange(1 - 2**self.bits, 2**self.bits, 2)
+        half = 2 ** (self.bits - 1)
+        return np.arange(-half + self.narrow_range, half)
+
+    def levels(self, weights):
+        levels = super().levels(weights)
+        # One product in the dtype of the weights, the same as in `nearest`.
+        return self._scale(levels)[..., None] * constant(self.codes, levels)
+
+    def nearest(self, weights, levels):
+        weights = as_weights(weights)
+        scale = self.spread(
+            weights, self._scale(ops.convert_to_tensor(levels, dtype=weights.dtype))
+        )
+        wide = at_least_float32(weights.dtype)
+        divisor = ops.where(scale > 0, scale, constant(1, scale))
+        codes = self._round(ops.cast(weights, wide) / ops.cast(divisor, wide))
+        return ops.cast(codes, weights.dtype) * scale
 
     def fit(self, rows):
-        top = constant(2 ** (self.bits - 1) - 1, rows)
-        scale = ops.max(ops.abs(rows), axis=1, keepdims=True) / top
-        return scale * constant(self.codes[None], rows)
+        sizes = ops.abs(rows)
+        mean = row_mean(sizes)
+        top = ops.max(sizes, axis=1, keepdims=True)
+        usable = ops.logical_and(top > 0, mean > 0)
+        top = ops.where(usable, top, constant(1, top))
+        largest = top / constant(float(self.codes[-1]), rows)
+        span = ops.log(ops.where(usable, 0.9 * mean / top, constant(0.5, top)))
+        count = 16 if self.bits <= 4 else 32
+        start, step = ops.zeros_like(span), span / (count - 1)
+        start = self._best_exponent(rows, largest, start, step, count)
+        finer = 2 * step / (count // 2 + 1)
+        start = self._best_exponent(rows, largest, start - step, finer, count // 2 + 1)
+        scale = largest * ops.exp(start)
+        for _ in range(ROUNDS):
+            scale = self._refine(rows, scale)
+        # The mean tells whether a weight is not finite; under XLA a maximum passes over NaN.
+        scale = ops.where(mean > 0, scale, mean)
+        return scale * constant(self.codes, rows)
+
+    def _best_exponent(self, rows, largest, start, step, count):
+        """Of start, start + step, ...: the exponent e whose scale, largest * exp(e), fits best."""
+
+        def compare(index, best):
+            exponent, error = best
+            other = start + ops.cast(index, rows.dtype) * step
+            scale = largest * ops.exp(other)
+            other_error = self._error(rows, scale, largest)
+            better = other_error < error
+            return ops.where(better, other, exponent), ops.where(better, other_error, error)
+
+        first = start, self._error(rows, largest * ops.exp(start), largest)
+        return ops.fori_loop(1, count, compare, first)[0]
+
+    def _error(self, rows, scale, unit):
+        distance = rows - scale * self._round(rows / scale)
+        return row_mean(ops.square(distance / unit))
+
+    def _refine(self, rows, scale):
+        codes = self._round(rows / scale)
+        norm = row_mean(codes * codes)
+        fitted = row_mean(rows * codes) / ops.where(norm > 0, norm, constant(1, norm))
+        return ops.where(norm > 0, fitted, scale)
+
+    def _round(self, ratios):
+        codes = 2 * ops.floor(ratios / 2) + 1 if self.mid_rise else ops.floor(ratios + 0.5)
+        return ops.clip(codes, float(self.codes[0]), float(self.codes[-1]))
+
+    def _scale(self, levels):
+        return levels[..., int(np.flatnonzero(self.codes == 1)[0])]
 
     def get_config(self):
-        return {"bits": self.bits, **super().get_config()}
+        return {
+            "bits": self.bits,
+            **super().get_config(),
+            "narrow_range": self.narrow_range,
+            "mid_rise": self.mid_rise,
+        }

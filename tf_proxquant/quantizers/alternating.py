@@ -8,6 +8,7 @@ import itertools
 
 import numpy as np
 from keras import ops
+from keras.backend import standardize_dtype
 
 from tf_proxquant.quantizers.base import constant, midpoint
 from tf_proxquant.quantizers.groups import row_mean
@@ -17,22 +18,46 @@ def alternating_scales(sizes, bits, rounds):
     """Greedy scales, then `rounds - 1` times the least-squares scales for the codes.
 
     With 3 bits or more the codes after the first fit are taken both as the authors do (greedy,
-    scale after scale) and as the nearest level, and the better end is kept: neither way is always
-    ahead. With 2 bits both are the same.
+    scale after scale) and as the nearest level, for neither way is always ahead, and grids that
+    the largest sizes would lie on are tried, so that weights on a grid keep it; the least squared
+    error wins. With 2 bits the two ways agree, and a grid is found again by itself.
     """
     scales = greedy_scales(sizes, bits)
-    if rounds == 1:
-        return scales
     if bits == 2:
         for _ in range(rounds - 1):
             scales = refine_scales(sizes, scales)
         return scales
-    nearest = greedy = refine_greedy(sizes, scales)
-    if rounds == 2:
-        return nearest
-    for _ in range(rounds - 2):
-        nearest, greedy = refine_scales(sizes, nearest), refine_greedy(sizes, greedy)
-    return pick(squared_error(sizes, nearest), nearest, squared_error(sizes, greedy), greedy)
+    candidates = [scales]
+    if rounds > 1:
+        nearest = greedy = refine_greedy(sizes, scales)
+        for _ in range(rounds - 2):
+            nearest, greedy = refine_scales(sizes, nearest), refine_greedy(sizes, greedy)
+        candidates = [nearest] if rounds == 2 else [nearest, greedy]
+    return least_error(sizes, [*candidates, *grid_scales(sizes, bits)])
+
+
+def grid_scales(sizes, bits):
+    """Scales that put the largest sizes on the grid, for 3 and 4 bits: a list of candidates.
+
+    The largest level is the sum of the scales, and flipping one of them lowers it by twice that
+    scale: the next two levels give the two smallest scales. The third smallest, with 4 bits,
+    belongs to the fourth or the fifth level; the other one flips two scales.
+    """
+    largest = distinct_largest(sizes, 3 if bits == 3 else 5)
+    halves = [(largest[0] - size) / 2 for size in largest[1:]]
+    choices = [halves] if bits == 3 else [halves[:3], [*halves[:2], halves[3]]]
+    return [
+        ops.concatenate([largest[0] - sum(chosen), *reversed(chosen)], axis=1) for chosen in choices
+    ]
+
+
+def distinct_largest(sizes, count):
+    """The `count` largest distinct entries of each row, (groups, 1) each; then zeros."""
+    found = [ops.max(sizes, axis=1, keepdims=True)]
+    for _ in range(count - 1):
+        smaller = ops.where(sizes < found[-1], sizes, constant(0, sizes))
+        found.append(ops.max(smaller, axis=1, keepdims=True))
+    return found
 
 
 def greedy_scales(sizes, bits):
@@ -99,7 +124,11 @@ def fit_cells(scales, signs, counts, sums):
 
 
 def refine_greedy(sizes, scales):
-    """The least-squares scales for the authors' codes: the sign of what is left, 0 for 0."""
+    """The least-squares scales for the authors' codes: the sign of what is left, 0 for 0.
+
+    Of several, the shortest, as the authors' conjugate gradients give: two scales whose codes
+    have become equal then share their value.
+    """
     codes, rest = [], sizes
     for bit in range(scales.shape[1]):
         codes.append(ops.sign(rest))
@@ -108,7 +137,7 @@ def refine_greedy(sizes, scales):
     length = constant(sizes.shape[1], sizes)
     gram = ops.matmul(codes, ops.transpose(codes, (0, 2, 1))) / length
     moments = ops.matmul(codes, ops.expand_dims(sizes, -1))[:, :, 0] / length
-    return _solve(gram, moments, scales)
+    return _minimum_norm(gram, moments)
 
 
 def _solve(gram, moments, scales):
@@ -134,6 +163,28 @@ def _solve(gram, moments, scales):
     return scales + ops.stack(step, axis=1)
 
 
+def _minimum_norm(gram, moments):
+    """The shortest x with gram x = moments, by conjugate gradients from 0.
+
+    They end, by steps of 0, once the residual is rounding error.
+    """
+    unit = ops.max(ops.abs(moments), axis=1, keepdims=True)
+    unit = ops.where(unit > 0, unit, constant(1, unit))
+    smallest = constant(float(100 * np.finfo(standardize_dtype(gram.dtype)).eps ** 2), gram)
+    residual = direction = moments / unit
+    solution = ops.zeros_like(residual)
+    norm = ops.sum(residual * residual, axis=1, keepdims=True)
+    for _ in range(2 * gram.shape[-1]):
+        image = ops.sum(gram * ops.expand_dims(direction, 1), axis=2)
+        curvature = ops.sum(direction * image, axis=1, keepdims=True)
+        goes_on = ops.logical_and(norm > smallest, curvature > smallest)
+        step = ops.where(goes_on, norm / curvature, ops.zeros_like(norm))
+        solution, residual = solution + step * direction, residual - step * image
+        last, norm = norm, ops.sum(residual * residual, axis=1, keepdims=True)
+        direction = residual + ops.where(goes_on, norm / last, ops.zeros_like(norm)) * direction
+    return solution * unit
+
+
 def squared_error(sizes, scales):
     """Mean squared distance to the nearest level, in units of the squared mean size: (groups,)."""
     levels = signed_sums(scales)[0]
@@ -146,6 +197,14 @@ def squared_error(sizes, scales):
     return ops.mean(ops.square((sizes - nearest) / unit), axis=1)
 
 
-def pick(error, scales, other_error, other_scales):
-    """Per group, the scales with the smaller error; the first where they are equal or NaN."""
-    return ops.where(ops.expand_dims(other_error < error, 1), other_scales, scales)
+def least_error(sizes, candidates):
+    """Per group, the candidate with the least squared error; the first of equal ones.
+
+    NaN in a row stays NaN: no comparison with its error holds, and the first candidate is kept.
+    """
+    best, error = candidates[0], squared_error(sizes, candidates[0])
+    for scales in candidates[1:]:
+        other = squared_error(sizes, scales)
+        best = ops.where(ops.expand_dims(other < error, 1), scales, best)
+        error = ops.minimum(error, other)
+    return best

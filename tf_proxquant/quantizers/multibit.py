@@ -5,11 +5,10 @@ from keras import ops
 from tf_proxquant.quantizers.alternating import (
     alternating_scales,
     greedy_scales,
+    least_error,
     nearest_share,
-    pick,
     refine_scales,
     signed_sums,
-    squared_error,
 )
 from tf_proxquant.quantizers.base import Quantizer, check_flag, check_int, constant, register
 from tf_proxquant.quantizers.groups import row_mean
@@ -78,7 +77,7 @@ class MultiBit(Quantizer):
         searched = searched_scales(sizes, scales)
         for _ in range(2):
             searched = refine_scales(sizes, searched)
-        return pick(squared_error(sizes, searched), searched, squared_error(sizes, scales), scales)
+        return least_error(sizes, [searched, scales])
 
     def get_config(self):
         return {

@@ -81,30 +81,33 @@ class Uniform(Quantizer):
         largest = top / constant(float(self.codes[-1]), rows)
         span = ops.log(ops.where(usable, 0.9 * mean / top, constant(0.5, top)))
         count = 16 if self.bits <= 4 else 32
-        start, step = ops.zeros_like(span), span / (count - 1)
-        start = self._best_exponent(rows, largest, start, step, count)
-        finer = 2 * step / (count // 2 + 1)
-        start = self._best_exponent(rows, largest, start - step, finer, count // 2 + 1)
-        scale = largest * ops.exp(start)
+        step = span / (count - 1)
+        # The most negative code can be the one that max |w| has: on a grid fitted before, it is.
+        outer = ops.log(constant(float(-self.codes[-1] / self.codes[0]), rows)) + 0 * span
+        best = self._try(rows, largest, outer, (0 * span, self._error(rows, largest, largest)))
+        best = self._best(rows, largest, best, lambda i: i * step, count)
+        centre, finer = best[0], 2 * step / (count // 2 + 1)
+        best = self._best(rows, largest, best, lambda i: centre - step + i * finer, count // 2 + 2)
+        scale = largest * ops.exp(best[0])
         for _ in range(ROUNDS):
             scale = self._refine(rows, scale)
         # The mean tells whether a weight is not finite; under XLA a maximum passes over NaN.
         scale = ops.where(mean > 0, scale, mean)
         return scale * constant(self.codes, rows)
 
-    def _best_exponent(self, rows, largest, start, step, count):
-        """Of start, start + step, ...: the exponent e whose scale, largest * exp(e), fits best."""
+    def _best(self, rows, largest, best, exponent, count):
+        """The best of `best` and of exponent(1) to exponent(count - 1)."""
 
         def compare(index, best):
-            exponent, error = best
-            other = start + ops.cast(index, rows.dtype) * step
-            scale = largest * ops.exp(other)
-            other_error = self._error(rows, scale, largest)
-            better = other_error < error
-            return ops.where(better, other, exponent), ops.where(better, other_error, error)
+            return self._try(rows, largest, exponent(ops.cast(index, rows.dtype)), best)
 
-        first = start, self._error(rows, largest * ops.exp(start), largest)
-        return ops.fori_loop(1, count, compare, first)[0]
+        return ops.fori_loop(1, count, compare, best)
+
+    def _try(self, rows, largest, exponent, best):
+        """The better of `best`, an exponent e and its error, and `exponent`."""
+        error = self._error(rows, largest * ops.exp(exponent), largest)
+        better = error < best[1]
+        return ops.where(better, exponent, best[0]), ops.where(better, error, best[1])
 
     def _error(self, rows, scale, unit):
         distance = rows - scale * self._round(rows / scale)

@@ -11,10 +11,14 @@ import tempfile
 import unittest
 import zlib
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 import flatbuffers
+import keras
 import numpy as np
 from absl.testing import parameterized
 
+from tf_proxquant import litert, models
 from tf_proxquant.litert import archive, constants
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -217,24 +221,42 @@ class ArchiveTest(parameterized.TestCase):
         subprocess.run([sys.executable, "-c", script], check=True, env=environment)
 
 
-class WriteTest(unittest.TestCase):
+class ExportTest(unittest.TestCase):
     def setUp(self):
         self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.path = self.folder / "model.tflite"
+        self.archive_path = self.folder / "model.tflite.pqz"
 
-    def test_a_written_archive_expands_from_its_path(self):
-        tflite, path = small_model(), self.folder / "model.tflite.pqz"
-        self.assertEqual(archive.write(tflite, path), path.stat().st_size)
-        self.assertEqual(archive.expand(path), tflite)
-        self.assertEqual(archive.expand(str(path)), tflite)
+    def test_binary_resnet20_takes_4_percent_of_its_float_file(self):
+        model = models.resnet(20, (32, 32, 3), 10)
+        generator = np.random.default_rng(0)
+        for variable in model.trainable_variables:
+            if variable.path.endswith("kernel"):
+                variable.assign(generator.choice([-0.1, 0.1], variable.shape))
+            else:
+                variable.assign(generator.uniform(0.5, 1.5, variable.shape))
+        report = litert.export(model, self.path, archive=True, verify=False)
+        self.assertLess(report.archive_bytes, 0.04 * report.float_bytes)
+        self.assertEqual(report.archive_bytes, self.archive_path.stat().st_size)
+        self.assertEqual(litert.expand(self.archive_path), self.path.read_bytes())
+        self.assertEqual(litert.expand(str(self.archive_path)), self.path.read_bytes())
 
-    def test_a_failed_write_leaves_the_old_archive_and_no_debris(self):
-        path = self.folder / "model.tflite.pqz"
-        path.mkdir()
-        with self.assertRaises(OSError):
-            archive.write(small_model(), path)
+    def test_a_refused_export_leaves_both_old_files_and_no_debris(self):
+        self.path.write_bytes(b"old")
+        self.archive_path.write_bytes(b"old archive")
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        model.layers[0].kernel.assign(np.full((4, 2), np.nan))
         with self.assertRaises(ValueError):
-            archive.write("not bytes", path)
-        self.assertEqual(list(self.folder.iterdir()), [path])
+            litert.export(model, self.path, archive=True)
+        self.assertEqual(self.path.read_bytes(), b"old")
+        self.assertEqual(self.archive_path.read_bytes(), b"old archive")
+        self.assertEqual(set(self.folder.iterdir()), {self.path, self.archive_path})
+
+    def test_without_the_option_there_is_no_archive(self):
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        report = litert.export(model, self.path, verify=False)
+        self.assertIsNone(report.archive_bytes)
+        self.assertFalse(self.archive_path.exists())
 
     def test_a_missing_path_is_named(self):
         with self.assertRaisesRegex(FileNotFoundError, "absent.pqz"):

@@ -1,8 +1,9 @@
 """Low-bit .tflite files from Keras models: export, verification, inspection."""
 
+from tf_proxquant.litert.archive import expand
 from tf_proxquant.litert.exporting import export
 from tf_proxquant.litert.report import ExportReport, TensorRow
 from tf_proxquant.litert.runtime import predict
 from tf_proxquant.litert.verify import VerificationError
 
-__all__ = ["ExportReport", "TensorRow", "VerificationError", "export", "predict"]
+__all__ = ["ExportReport", "TensorRow", "VerificationError", "expand", "export", "predict"]

@@ -5,7 +5,6 @@ cuts the weight codes out and packs them as digits, takes the float constants ap
 planes, and deflates the rest. Expanding needs NumPy and zlib only.
 """
 
-import contextlib
 import dataclasses
 import os
 import struct
@@ -55,28 +54,6 @@ def compress(tflite):
     if expand(archive) != tflite:
         raise ValueError("The archive does not give the file back. Please report this file.")
     return archive
-
-
-def write(tflite, path):
-    """Writes `compress(tflite)` to `path`, which is replaced only once the archive is complete.
-
-    Args:
-      tflite: bytes of the file.
-      path: str or path-like, by custom the file's own with `.pqz` added.
-
-    Returns: int, the size of the archive in bytes.
-    """
-    archive = compress(tflite)
-    temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "xb") as file:
-            file.write(archive)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-    return len(archive)
 
 
 def expand(archive, *, max_bytes=MAX_BYTES):

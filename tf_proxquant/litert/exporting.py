@@ -1,13 +1,15 @@
 """Keras model in, verified low-bit .tflite file out."""
 
 import contextlib
+import functools
 import os
 import pathlib
 import uuid
 import zlib
 
-from tf_proxquant.litert import convert, flatbuffer, profiles, rewrite, runtime
+from tf_proxquant.litert import balanced, convert, flatbuffer, profiles, rewrite, runtime
 from tf_proxquant.litert import verify as verification
+from tf_proxquant.litert.archive import SUFFIX, compress
 from tf_proxquant.litert.report import ExportReport
 
 
@@ -22,6 +24,7 @@ def export(
     batch_size=None,
     input_signature=None,
     strip_names=None,
+    max_slowdown=1.25,
 ):
     """Writes the smallest or fastest .tflite file that keeps every weight exactly.
 
@@ -34,15 +37,18 @@ def export(
       model_or_path: built `keras.Model`, or the path of a .keras, .h5 or float .tflite file. A
         model is only read.
       path: of the file to write, ending in .tflite. Replaced at the end, in one step.
-      profile: "fast": int8 codes behind DEQUANTIZE, float speed.
+      profile: "fast": int8 codes behind DEQUANTIZE, float speed. "balanced": convolutions as matrix
+        products over 1 to 4 bits where that pays, the rest as fast; needs a fixed input size.
       verify: decode every weight with the LiteRT runtime and compare it bit for bit with the float
         file; compare outputs with the float file and with Keras, on XNNPACK and on the builtin
         kernels, to 2e-5 of the largest output.
-      archive: also write a packed archive of the file.
+      archive: also write `path` + ".pqz", the smallest archive of the file, from which `expand`
+        gives it back byte for byte.
       inputs: arrays to verify with, as for `predict`; random ones by default.
       batch_size: fixes the batch dimension; None leaves it dynamic.
       input_signature: as for `keras.Model.export`.
       strip_names: drop tensor names and metadata; by default only in the small profiles.
+      max_slowdown: for the balanced profile, latency allowed over that of the float file.
 
     Returns: `ExportReport`.
     Raises: ValueError: on bad arguments, weights that are not finite, a model that LiteRT cannot
@@ -50,21 +56,22 @@ def export(
     """
     target = check_target(path)
     settings = profiles.get(profile)
-    if archive:
-        raise ValueError("archive=True is not available yet. Received: archive=True")
     source = convert.load(model_or_path)
     float_content = source
     if not isinstance(source, bytes):
         convert.check_variables(source)
         float_content = convert.convert(source, batch_size, input_signature)
     strip = settings.strip_names if strip_names is None else strip_names
-    content, rows, exact = encode(float_content, settings, strip)
+    content, rows, exact, notes = _encode(float_content, settings, strip, max_slowdown)
     errors = {}
     if verify:
         errors = check(
             content, float_content, exact, None if source is float_content else source, inputs
         )
+    packed = compress(content) if archive else None
     write_file(target, content)
+    if archive:
+        write_file(target.with_name(target.name + SUFFIX), packed)
     return ExportReport(
         path=str(target),
         profile=profile,
@@ -73,7 +80,17 @@ def export(
         gzip_bytes=len(zlib.compress(content, 9)),
         rows=rows,
         errors=errors,
+        notes=notes,
+        archive_bytes=len(packed) if archive else None,
     )
+
+
+def _encode(float_content, settings, strip, max_slowdown):
+    """`encode`, within `max_slowdown` where the profile is balanced, and notes for the report."""
+    encode_rest = functools.partial(encode, float_content, settings, strip)
+    if settings.is_balanced:
+        return balanced.encode(float_content, max_slowdown, encode_rest)
+    return *encode_rest(), ()
 
 
 def check_target(path):
@@ -90,14 +107,20 @@ def check_target(path):
     return target
 
 
-def encode(float_content, settings, strip_names):
+def encode(float_content, settings, strip_names, prepare=None):
     """Re-encodes a float file.
+
+    Args:
+      float_content: bytes of the file.
+      settings: `profiles.Profile` for the weights that `prepare` leaves.
+      strip_names: drop tensor names and metadata.
+      prepare: None, or a function (`flatbuffer.Model`) -> (rows, weights) that edits it first.
 
     Returns: (bytes of the new file, tuple of `TensorRow`, weights to find in it: dict
       {(subgraph, tensor index): float32 array}).
     """
     model = flatbuffer.Model(float_content)
-    rows, encoded = [], []
+    rows, encoded = prepare(model) if prepare else ([], [])
     for weight in rewrite.find_weights(model):
         encoding, row = profiles.choose(weight, settings)
         rows.append(row)

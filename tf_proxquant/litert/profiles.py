@@ -16,17 +16,22 @@ class Profile:
     Attributes:
       candidates: function (weights, axis) -> iterable of `Encoding` or None.
       strip_names: drop tensor names and metadata.
+      is_balanced: turn convolutions into matrix products first, see `balanced`.
     """
 
     candidates: Callable
     strip_names: bool = False
+    is_balanced: bool = False
 
 
 def _fast(weights, axis):
     yield forms.encode_integer(weights, 8, axis)
 
 
-PROFILES = {"fast": Profile(_fast)}
+PROFILES = {
+    "fast": Profile(_fast),
+    "balanced": Profile(_fast, strip_names=True, is_balanced=True),
+}
 
 
 def get(name):

@@ -45,6 +45,8 @@ class ExportReport:
       rows: tuple of `TensorRow`, in the order of the file.
       errors: dict {kernel set: largest output difference over largest output}, against the float
         file on the same kernels and against the Keras model; empty if not verified.
+      notes: remarks on the whole file, such as its measured latency.
+      archive_bytes: size of the archive beside the file; None if there is none.
     """
 
     path: str
@@ -54,6 +56,8 @@ class ExportReport:
     gzip_bytes: int
     rows: tuple[TensorRow, ...]
     errors: dict = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    archive_bytes: int | None = None
 
     @property
     def max_error(self):
@@ -90,6 +94,9 @@ class ExportReport:
         if self.errors:
             errors = ", ".join(f"{name} {error:.1e}" for name, error in self.errors.items())
             yield f"largest output error relative to the largest output: {errors}"
+        if self.archive_bytes is not None:
+            yield f"{self.path}.pqz: {self.archive_bytes:,} bytes"
+        yield from self.notes
 
 
 def _cells(row):

@@ -12,14 +12,16 @@ from tf_proxquant.litert import flatbuffer, forms, levels, matmul, planes, timin
 from tf_proxquant.litert.report import TensorRow
 
 # Costs in the time of one multiply-add of a float convolution (20 ps on an AMD EPYC core with AVX2,
-# LiteRT 2.3), fitted to ResNet-20; see docs/decisions/0021-balanced.md.
+# LiteRT 2.3), fitted to layers of two networks; see docs/decisions/0021-balanced.md.
 LAYER_COST = 180_000  # operators and changes between XNNPACK and the builtin kernels
 GATHER_COST = 300  # one row of channels
 PACK_COST = 2.5  # one weight, which XNNPACK packs anew at every call
+SPILL_COST = 12  # one weight above those that stay in the cache
+CACHED_WEIGHTS = 1 << 16
 BIT_COST = 25  # one weight decoded from its bit at every call
 LAYER_BYTES = 800  # operators and tensors, beyond those of an int8 convolution
 MIN_SAVED = 500
-MAX_TRIALS = 3
+MAX_TRIALS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +57,22 @@ def encode(float_content, max_slowdown, encode_rest):
         if not chosen:
             break
         content, rows, weights = encode_rest(lambda model, chosen=chosen: apply(model, chosen))
-        slowdown = timing.measure_slowdown(content, float_content)
+        slowdown = _confirmed_slowdown(content, float_content, max_slowdown)
         if slowdown <= max_slowdown:
             return content, rows, weights, _notes(chosen, slowdown)
         # The estimate was too low by this much: spend that much less.
         budget = 0.95 * cost * (max_slowdown - 1) / (slowdown - 1)
     return *encode_rest(None), ("no convolution fits the budget: as the fast profile",)
+
+
+def _confirmed_slowdown(content, float_content, max_slowdown):
+    """Measures again what seems too slow: a busy machine must not cost bytes."""
+    measured = np.inf
+    for _ in range(3):
+        measured = min(measured, timing.measure_slowdown(content, float_content))
+        if measured <= max_slowdown:
+            break
+    return measured
 
 
 def _notes(chosen, slowdown):
@@ -90,8 +102,9 @@ def count_multiplications(model):
 
 def estimate_cost(convolution):
     """Time that the matrix product takes beyond the convolution."""
-    gathered = GATHER_COST * convolution.num_rows
-    return LAYER_COST + gathered + PACK_COST * convolution.weights.size
+    num_weights = convolution.weights.size
+    packed = PACK_COST * num_weights + SPILL_COST * max(0, num_weights - CACHED_WEIGHTS)
+    return LAYER_COST + GATHER_COST * convolution.num_rows + packed
 
 
 def plan_steps(convolution):

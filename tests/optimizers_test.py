@@ -106,6 +106,20 @@ class ProxQuantStepTest(unittest.TestCase):
             pulls.append(float(ops.convert_to_numpy(variable)[0] - before))
         np.testing.assert_allclose(pulls, [0.5 * 0.0, 0.25 * 0.1, 0.125 * 0.2], atol=1e-7)
 
+    def test_levels_are_fitted_at_every_third_step_and_kept_in_between(self):
+        variable = keras.Variable([1.0, -0.5], name="kernel")
+        optimizer = pq.ProxQuant(
+            keras.optimizers.SGD(1.0), pq.Binary(scale="mean"), 0.25, update_levels_every=3
+        )
+        optimizer.build([variable])
+        levels = optimizer.variables[-1 - len(optimizer.inner_optimizer.variables)]
+        seen = []
+        for _ in range(4):
+            optimizer.apply([ops.convert_to_tensor([-1.0, 0.0])], [variable])
+            seen.append(float(ops.convert_to_numpy(levels)[1]))
+        # Weights after the gradient: (2, -.5), (2.75, -.75), (3.5, -1), (4.25, -1.25).
+        self.assertEqual(seen, [1.25, 1.25, 1.25, 2.75])
+
     def test_only_selected_variables_are_pulled(self):
         model = train(pq.ProxQuant("sgd", pq.Binary(), 1e6, select="hidden/kernel"), epochs=1)
         found = weights(model)
@@ -278,6 +292,12 @@ OPTIMIZERS = {
     "concave": lambda: pq.ProxQuant(
         "adam", pq.Binary(scale="mean", axis=-1), 5.0, regularizer="concave", freeze_step=12
     ),
+    "kept_levels": lambda: pq.ProxQuant(
+        "adam", pq.MultiBit(2, axis=-1), 2.0, update_levels_every=3, freeze_step=17
+    ),
+    "lazy_kept_levels": lambda: pq.ProxConnect(
+        "adam", pq.Ternary(), update_levels_every=3, freeze_step=17
+    ),
     "lazy": lambda: pq.ProxConnect(keras.optimizers.Adam(0.01), pq.Binary(), clip=1.0),
     "relaxed": lambda: pq.ProxConnect(
         "adam", pq.Ternary(), pq.schedules.Linear(0.05), prox="l2", freeze_step=18
@@ -400,6 +420,9 @@ class RefusalTest(unittest.TestCase):
             "freeze_step=1.5": lambda: pq.ProxQuant(adam(), pq.Binary(), 1.0, freeze_step=1.5),
             "weight_decay.*inner": lambda: pq.ProxQuant(adam(), pq.Binary(), 1.0, weight_decay=0.1),
             "clipnorm.*inner": lambda: pq.ProxConnect(adam(), pq.Binary(), clipnorm=1.0),
+            "update_levels_every=0": lambda: pq.ProxQuant(
+                adam(), pq.Binary(), 1.0, update_levels_every=0
+            ),
             "does not know": lambda: pq.ProxQuant(adam(), pq.Binary(), 1.0, colour="red"),
             "select=3": lambda: pq.ProxQuant(adam(), pq.Binary(), 1.0, select=3),
             "invalid regex": lambda: pq.ProxQuant(adam(), pq.Binary(), 1.0, select="("),

@@ -21,7 +21,7 @@ from tf_proxquant.selection import select_kernels
 __version__ = "0.1.0"
 
 # Loaded on first use: they need LiteRT, which training does not.
-_FROM_LITERT = ("export",)
+_FROM_LITERT = ("expand", "export")
 
 
 def __getattr__(name):
@@ -44,6 +44,7 @@ __all__ = [
     "Uniform",
     "callbacks",
     "datasets",
+    "expand",
     "export",
     "litert",
     "metrics",

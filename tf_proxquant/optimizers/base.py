@@ -35,9 +35,19 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
     """
 
     def __init__(
-        self, inner_optimizer, quantizer, strength, select, clip, freeze_step, name, kwargs
+        self,
+        inner_optimizer,
+        quantizer,
+        strength,
+        *,
+        select,
+        clip,
+        freeze_step,
+        update_levels_every,
+        name,
+        refused,
     ):
-        _refuse(type(self).__name__, kwargs)
+        _refuse(type(self).__name__, refused)
         inner_optimizer = _inner(type(self).__name__, inner_optimizer)
         _check_quantizers(quantizer, select)
         selection.validate(select)
@@ -50,7 +60,11 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         self.freeze_step = (
             None if freeze_step is None else schedules.check_integer("freeze_step", freeze_step, 0)
         )
+        self.update_levels_every = schedules.check_integer(
+            "update_levels_every", update_levels_every, 1
+        )
         self._quantizers = {}
+        self._kept_levels = {}
 
     def build(self, variables):
         """Selects the variables to quantize and builds the inner optimizer.
@@ -67,7 +81,52 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         with _outside_graph():
             self.inner_optimizer.build(variables)
             super().build(variables)
+            if self.update_levels_every > 1:
+                self._kept_levels = self._make_kept_levels()
             self._place_weights()
+
+    def _make_kept_levels(self):
+        kept = {}
+        for variable, quantizer in self.quantized_variables:
+            levels = quantizer.levels(variable)
+            kept[self._var_key(variable)] = self.add_variable(
+                shape=levels.shape, dtype=variable.dtype, name="levels"
+            )
+        return kept
+
+    def _levels(self, variable, weights, step):
+        """Returns the levels for `weights`, fitted at every `update_levels_every`-th step."""
+        quantizer = self._quantizers[self._var_key(variable)]
+        if self.update_levels_every == 1:
+            return quantizer.levels(weights)
+        kept = self._kept_levels[self._var_key(variable)]
+        return ops.cond(
+            ops.equal(step % self.update_levels_every, 0),
+            lambda: quantizer.levels(weights),
+            lambda: ops.copy(kept),
+        )
+
+    def _switch(self, phase, variable, pull, snap, before):
+        """Returns what `phase` makes of a variable, and keeps the levels that `pull` used.
+
+        Args:
+          phase: None or a scalar of PULL, SNAP, HOLD.
+          variable: the selected variable.
+          pull: callable that returns (weights, levels).
+          snap: callable that returns weights.
+          before: the weights to hold.
+        """
+        kept = self._kept_levels.get(self._var_key(variable))
+        if phase is None:
+            weights, levels = pull()
+        elif kept is None:
+            return ops.switch(phase, [lambda: pull()[0], snap, lambda: before])
+        else:
+            branches = [pull, lambda: (snap(), ops.copy(kept)), lambda: (before, ops.copy(kept))]
+            weights, levels = ops.switch(phase, branches)
+        if kept is not None:
+            self.assign(kept, levels)
+        return weights
 
     def _place_weights(self):
         """Moves the selected weights to where training starts: onto the grid if frozen."""
@@ -215,6 +274,7 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
             "select": _serialize_select(self.select),
             "clip": self.clip,
             "freeze_step": self.freeze_step,
+            "update_levels_every": self.update_levels_every,
         }
 
     @classmethod
@@ -224,11 +284,6 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
             if isinstance(config.get(key), dict):
                 config[key] = _deserialize(config[key], custom_objects)
         return cls(**config)
-
-
-def aligned_levels(quantizer, weights):
-    """Returns the levels with leading dimensions that broadcast against `weights`."""
-    return ops.stack(quantizer.columns(weights, quantizer.levels(weights)), axis=-1)
 
 
 def find_optimizer(model):

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from tf_proxquant import prox
-from tf_proxquant.optimizers.base import QuantizingOptimizer, aligned_levels
+from tf_proxquant.optimizers.base import QuantizingOptimizer
 
 _PROX = ("hard", "l1", "l2", "piecewise_affine")
 
@@ -43,6 +43,7 @@ class ProxConnect(QuantizingOptimizer):
       clip: c > 0 clips the latent weights to [-c, c]; BinaryConnect uses 1. None does not.
       freeze_step: int >= 0, the step from which on the selected weights are
         quantizer(u) and never move. None = never.
+      update_levels_every: int >= 1, the steps between two fits of the levels, as in `ProxQuant`.
       name: name of the optimizer.
 
     Raises: ValueError: for arguments out of range, and for arguments that belong to the
@@ -67,6 +68,7 @@ class ProxConnect(QuantizingOptimizer):
         select=None,
         clip=None,
         freeze_step=None,
+        update_levels_every=1,
         name="prox_connect",
         **kwargs,
     ):
@@ -79,7 +81,15 @@ class ProxConnect(QuantizingOptimizer):
             )
         _check_unit_interval(prox, strength)
         super().__init__(
-            inner_optimizer, quantizer, strength, select, clip, freeze_step, name, kwargs
+            inner_optimizer,
+            quantizer,
+            strength,
+            select=select,
+            clip=clip,
+            freeze_step=freeze_step,
+            update_levels_every=update_levels_every,
+            name=name,
+            refused=kwargs,
         )
         self.prox = prox
         self._latents = {}
@@ -92,8 +102,11 @@ class ProxConnect(QuantizingOptimizer):
             latent = self.add_variable_from_reference(variable, name="latent")
             latent.assign(variable)
             latents[self._var_key(variable)] = latent
-            value = quantizer(latent) if self.frozen else self._prox(latent, quantizer, control)
-            variable.assign(value)
+            if self.frozen:
+                variable.assign(quantizer(latent))
+            else:
+                levels = quantizer.levels(latent)
+                variable.assign(self._prox(latent, quantizer, levels, control))
         self._latents = latents
 
     def latent_of(self, variable):
@@ -114,7 +127,8 @@ class ProxConnect(QuantizingOptimizer):
         before = [ops.copy(v) for v in selected]
         self._backend_update_step(before, selected, self._latent_value)
         self.inner_optimizer.apply(grads, trainable_variables)
-        rule = functools.partial(self._relaxed, control=control, phase=self._phase(step))
+        phase = self._phase(step)
+        rule = functools.partial(self._relaxed, control=control, step=step, phase=phase)
         self._backend_update_step(before, selected, rule)
 
     def _control(self, step):
@@ -127,26 +141,26 @@ class ProxConnect(QuantizingOptimizer):
     def _latent_value(self, variable, before):
         return ops.copy(self.latent_of(variable))
 
-    def _relaxed(self, variable, before, control, phase):
+    def _relaxed(self, variable, before, control, step, phase):
         """Keeps the updated latent weights and returns the weights for the next gradient."""
         quantizer = self._quantizers[self._var_key(variable)]
         latent = ops.convert_to_tensor(variable)
         if self.clip is not None:
             latent = ops.clip(latent, -self.clip, self.clip)
         self.assign(self.latent_of(variable), latent)
-        if phase is None:
-            return self._prox(latent, quantizer, control)
-        branches = [
-            lambda: self._prox(latent, quantizer, control),
-            lambda: quantizer(latent),
-            lambda: before,
-        ]
-        return ops.switch(phase, branches)
 
-    def _prox(self, latent, quantizer, control):
+        def relax():
+            levels = self._levels(variable, latent, step)
+            return self._prox(latent, quantizer, levels, control), levels
+
+        return self._switch(phase, variable, relax, lambda: quantizer(latent), before)
+
+    def _prox(self, latent, quantizer, levels, control):
         if self.prox == "piecewise_affine":
-            return prox.prox_piecewise_affine(latent, aligned_levels(quantizer, latent), control)
-        quantized = quantizer(latent)
+            return prox.prox_piecewise_affine(
+                latent, quantizer.spread_levels(latent, levels), control
+            )
+        quantized = quantizer.nearest(latent, levels)
         if self.prox == "l1":
             return prox.prox_l1(latent, quantized, control)
         if self.prox == "l2":

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from tf_proxquant import prox
-from tf_proxquant.optimizers.base import QuantizingOptimizer, aligned_levels
+from tf_proxquant.optimizers.base import QuantizingOptimizer
 
 _REGULARIZERS = ("l1", "l2", "concave")
 
@@ -43,6 +43,9 @@ class ProxQuant(QuantizingOptimizer):
         paper's recipes use 1.
       freeze_step: int >= 0, the step from which on the selected weights are on the grid and
         never move; 0 snaps them at build. None = never.
+      update_levels_every: int >= 1, the steps between two fits of the levels to the weights;
+        in between, weights go to the nearest of the kept levels. 1 fits at each step. What it
+        saves is in docs/performance.md.
       name: name of the optimizer.
 
     Raises: ValueError: for arguments out of range, and for arguments that belong to the
@@ -68,6 +71,7 @@ class ProxQuant(QuantizingOptimizer):
         select=None,
         clip=None,
         freeze_step=None,
+        update_levels_every=1,
         name="prox_quant",
         **kwargs,
     ):
@@ -82,7 +86,15 @@ class ProxQuant(QuantizingOptimizer):
                 "Pass for example pq.schedules.Linear(0.01)."
             )
         super().__init__(
-            inner_optimizer, quantizer, strength, select, clip, freeze_step, name, kwargs
+            inner_optimizer,
+            quantizer,
+            strength,
+            select=select,
+            clip=clip,
+            freeze_step=freeze_step,
+            update_levels_every=update_levels_every,
+            name=name,
+            refused=kwargs,
         )
         self.regularizer = regularizer
 
@@ -101,34 +113,35 @@ class ProxQuant(QuantizingOptimizer):
         may_hold = self.freeze_step is not None or self.inner_optimizer.gradient_accumulation_steps
         before = [ops.copy(v) if may_hold else v for v in selected]
         self.inner_optimizer.apply(grads, trainable_variables)
-        rule = functools.partial(self._pulled, tau=tau, phase=self._phase(step))
+        rule = functools.partial(self._pulled, tau=tau, step=step, phase=self._phase(step))
         self._backend_update_step(before, selected, rule)
 
-    def _pulled(self, variable, before, tau, phase):
+    def _pulled(self, variable, before, tau, step, phase):
         """Returns the value of one selected variable at the end of the update.
 
         Args:
           variable: the variable, moved by the inner optimizer.
           before: its value before that.
           tau: scalar tensor, learning rate times strength.
+          step: scalar tensor, updates before this one.
           phase: None or a scalar of PULL, SNAP, HOLD.
         """
         quantizer = self._quantizers[self._var_key(variable)]
 
         def pull():
-            pulled = self._prox(ops.convert_to_tensor(variable), quantizer, tau)
-            return pulled if self.clip is None else ops.clip(pulled, -self.clip, self.clip)
+            weights = ops.convert_to_tensor(variable)
+            levels = self._levels(variable, weights, step)
+            pulled = self._prox(weights, quantizer, levels, tau)
+            return pulled if self.clip is None else ops.clip(pulled, -self.clip, self.clip), levels
 
-        if phase is None:
-            return pull()
-        return ops.switch(phase, [pull, lambda: quantizer(pull()), lambda: before])
+        return self._switch(phase, variable, pull, lambda: quantizer(pull()[0]), before)
 
-    def _prox(self, weights, quantizer, tau):
+    def _prox(self, weights, quantizer, levels, tau):
         regularizer = self.regularizer or quantizer.regularizer
         if regularizer == "concave":
-            return prox.prox_concave(weights, aligned_levels(quantizer, weights), tau)
+            return prox.prox_concave(weights, quantizer.spread_levels(weights, levels), tau)
         apply_prox = prox.prox_l1 if regularizer == "l1" else prox.prox_l2
-        return apply_prox(weights, quantizer(weights), tau)
+        return apply_prox(weights, quantizer.nearest(weights, levels), tau)
 
     def get_config(self):
         return {**super().get_config(), "regularizer": self.regularizer}

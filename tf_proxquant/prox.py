@@ -21,8 +21,7 @@ def prox_l1(weights, quantized, tau):
       weights: `w`, float tensor of any shape.
       quantized: `q`, shape and dtype of `weights`, held fixed.
       tau: scalar >= 0, learning rate times strength, in the unit of the weights. 0 returns
-        `weights` bit for bit (TensorFlow flushes denormal numbers to 0); tau >= max |w - q|
-        returns `quantized` bit for bit.
+        `weights` bit for bit; tau >= max |w - q| returns `quantized` bit for bit.
 
     Returns: tensor with the shape and dtype of `weights`.
     Raises: ValueError: if the static shapes differ, or `tau` is a negative Python number.
@@ -31,12 +30,14 @@ def prox_l1(weights, quantized, tau):
       >>> import numpy as np
       >>> np.array(prox_l1(np.array([-1.5, 0.0, 0.75]), np.array([-1.0, 1.0, 1.0]), 0.25))
       array([-1.25,  0.25,  1.  ])
+
     Reference: Bai, Wang, Liberty, ICLR 2019, arXiv:1810.00861, section 3. Deviation: the
       authors multiply by sign(w), which leaves 0 at 0 and rounds small weights.
     """
     weights, quantized = _same_shape(weights, quantized)
     tau = _scalar("tau", tau, weights.dtype)
-    return ops.minimum(ops.maximum(quantized, weights - tau), weights - _negative(tau))
+    moved = ops.minimum(ops.maximum(quantized, weights - tau), weights + tau)
+    return ops.where(tau > 0, moved, weights)
 
 
 def prox_l1_box(weights, scale, tau):
@@ -58,12 +59,15 @@ def prox_l1_box(weights, scale, tau):
       >>> import numpy as np
       >>> np.array(prox_l1_box(np.array([-1.5, 0.0, 0.875]), 1.0, 0.25))
       array([-1.  ,  0.25,  1.  ])
+
     Reference: as `prox_l1`; the authors' binary prox and clip together.
     """
     weights = ops.convert_to_tensor(weights)
     tau = _scalar("tau", tau, weights.dtype)
     scale = _scalar("scale", scale, weights.dtype)
-    moved = weights - ops.where(weights >= 0, _negative(tau), tau)
+    # Subtracting +0, not adding it, keeps the sign of -0 where tau is 0.
+    minus_tau = ops.where(tau > 0, -tau, tau)
+    moved = weights - ops.where(weights >= 0, minus_tau, tau)
     return ops.minimum(ops.maximum(moved, -scale), scale)
 
 
@@ -87,6 +91,7 @@ def prox_l2(weights, quantized, tau):
       >>> import numpy as np
       >>> np.array(prox_l2(np.array([-1.5, 0.0, 0.75]), np.array([-1.0, 1.0, 1.0]), 1.0))
       array([-1.25 ,  0.5  ,  0.875])
+
     Reference: Bai, Wang, Liberty, ICLR 2019, arXiv:1810.00861, section 3. Deviation: the
       authors' (w + tau q) / (1 + tau) does not leave w = q alone.
     """
@@ -118,6 +123,7 @@ def prox_piecewise_affine(weights, levels, inverse_slope):
       >>> import numpy as np
       >>> np.array(prox_piecewise_affine(np.array([-2.0, -0.25, 0.9]), np.array([-1.0, 1.0]), 0.5))
       array([-1. , -0.5,  1. ])
+
     Reference: Jin, Ma, Liu, Gromov, Defazio, Xiao, arXiv:2503.15748 (PARQ).
     """
     weights = ops.convert_to_tensor(weights)
@@ -202,8 +208,3 @@ def _scalar(name, value, dtype, maximum=math.inf):
             )
         return ops.convert_to_tensor(value, dtype=backend.standardize_dtype(dtype))
     return ops.cast(value, dtype)
-
-
-def _negative(tau):
-    """-tau, but +0 for 0: subtracting +0 keeps the sign of a weight that is -0."""
-    return ops.where(tau > 0, -tau, tau)

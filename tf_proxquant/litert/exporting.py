@@ -120,17 +120,18 @@ def encode(float_content, settings, strip_names, prepare=None):
       {(subgraph, tensor index): float32 array}).
     """
     model = flatbuffer.Model(float_content)
-    rows, encoded = prepare(model) if prepare else ([], [])
-    for weight in rewrite.find_weights(model):
-        encoding, row = profiles.choose(weight, settings)
-        rows.append(row)
-        if encoding is not None:
-            encoded.append(weight)
-            rewrite.replace(model, weight, encoding)
+    rows, exact_weights = prepare(model) if prepare else ([], [])
+    weights = rewrite.find_weights(model)
+    chosen = [profiles.choose(weight, settings) for weight in weights]
+    encodings = [encoding for encoding, _ in chosen]
+    rewrite.replace(model, weights, encodings)
+    exact_weights = exact_weights + [
+        weight for weight, encoding in zip(weights, encodings, strict=True) if encoding is not None
+    ]
     moved = model.prune()
     model.strip(names=strip_names)
-    exact = {(w.graph, int(moved[w.graph][w.index])): w.values for w in encoded}
-    return model.to_bytes(), tuple(rows), exact
+    exact = {(w.graph, int(moved[w.graph][w.index])): w.values for w in exact_weights}
+    return model.to_bytes(), (*rows, *(row for _, row in chosen)), exact
 
 
 def check(content, float_content, exact, model, inputs):

@@ -11,17 +11,17 @@ from ai_edge_litert.schema_py_generated import (
 )
 
 from tf_proxquant import packing
-from tf_proxquant.litert import flatbuffer, forms, levels
+from tf_proxquant.litert import forms, levels
 
 # Row i holds the bits of i as signs, the lowest first.
 SIGN_ROWS = 2 * packing.unpack_codes(bytes(range(256)), 1, 2048).astype(np.int8).reshape(256, 8) - 1
-TABLE_NAME = b"signs"
+TABLE_NAME = b"tf_proxquant/signs"
 
 
 def encode_planes(weights, axis=None):
     """Levels {-s, s}: one bit per weight, decoded at every call (CAST, GATHER, RESHAPE, MUL).
 
-    The table of 256 rows is stored once for each graph, as int8.
+    The table of 256 rows is stored once for each graph, as int2.
 
     Args:
       weights: float32 array.
@@ -36,25 +36,23 @@ def encode_planes(weights, axis=None):
     if (np.abs(low) != np.abs(high)).any():
         return None
     bits = packing.pack_codes((weights > 0).astype(np.uint8), 1)
-    scales = np.abs(high).reshape([-1 if i == axis else 1 for i in range(weights.ndim)])
+    scales = forms.broadcastable(np.abs(high), weights.ndim, axis)
     num_bytes = bits.nbytes + scales.nbytes + 4 * forms.OPERATOR_BYTES
-    return forms.Encoding("1 bit", 1, num_bytes, lambda decoder: _write(decoder, bits, scales))
 
+    def write(decoder):
+        table, size = _table(decoder), (bits.size,)
+        index = decoder.constant(bits, TensorType.UINT8)
+        index = decoder.apply(
+            BuiltinOperator.CAST, [index], size, CastOptionsT(), type_=TensorType.INT32
+        )
+        rows = decoder.apply(BuiltinOperator.GATHER, [table, index], (*size, 8), GatherOptionsT())
+        shape = decoder.constant(np.array(decoder.shape, np.int32), TensorType.INT32)
+        signs = decoder.apply(
+            BuiltinOperator.RESHAPE, [rows, shape], decoder.shape, ReshapeOptionsT()
+        )
+        decoder.finish(BuiltinOperator.MUL, [signs, decoder.constant(scales)], MulOptionsT())
 
-def _write(decoder, bits, scales):
-    packed = decoder.constant(bits, TensorType.UINT8)
-    index = decoder.apply(
-        BuiltinOperator.CAST, 1, [packed], CastOptionsT(), bits.shape, TensorType.INT32
-    )
-    rows = decoder.apply(
-        BuiltinOperator.GATHER, 1, [_table(decoder), index], GatherOptionsT(), (bits.size, 8)
-    )
-    shape = decoder.constant(np.array(decoder.shape, np.int32), TensorType.INT32)
-    signs = decoder.apply(
-        BuiltinOperator.RESHAPE, 1, [rows, shape], ReshapeOptionsT(), decoder.shape
-    )
-    scale = decoder.constant(scales, TensorType.FLOAT32)
-    decoder.apply(BuiltinOperator.MUL, 1, [signs, scale], MulOptionsT())
+    return forms.Encoding("1 bit", 1, num_bytes, write, decode_cost=0.75)
 
 
 def _table(decoder):
@@ -63,16 +61,9 @@ def _table(decoder):
     for index, tensor in enumerate(graph.tensors):
         if tensor.name == TABLE_NAME:
             return index
-    stored = model.add_tensor(
-        graph,
-        SIGN_ROWS.shape,
-        TensorType.INT8,
-        SIGN_ROWS,
-        quantization=flatbuffer.quantization(1.0),
-    )
+    stored = decoder.integers(SIGN_ROWS, 1.0, 2)
     table = model.add_tensor(graph, SIGN_ROWS.shape, TensorType.FLOAT32, name=TABLE_NAME)
-    operator = model.make_operator(
-        BuiltinOperator.DEQUANTIZE, forms.dequantize_version(8, 1), [stored], [table]
-    )
+    version = forms.DEQUANTIZE_VERSIONS[2]
+    operator = model.make_operator(BuiltinOperator.DEQUANTIZE, version, [stored], [table])
     graph.operators.insert(0, operator)
     return table

@@ -5,8 +5,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tf_proxquant.litert import forms, levels
+from tf_proxquant.litert import forms, levels, planes
 from tf_proxquant.litert.report import TensorRow
+
+
+# A form that keeps more than this share of the bytes is not worth its operators.
+WORTHWHILE = 0.8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +32,19 @@ def _fast(weights, axis):
     yield forms.encode_integer(weights, 8, axis)
 
 
+def _small(weights, axis):
+    yield planes.encode_planes(weights, axis)
+    for bits in (2, 4, 8):
+        yield forms.encode_integer(weights, bits, axis)
+    yield forms.encode_clamp(weights, axis)
+    yield forms.encode_sum(weights, axis)
+    for bits in (2, 4, 8):
+        yield forms.encode_table(weights, bits, axis)
+
+
 PROFILES = {
     "fast": Profile(_fast),
+    "small": Profile(_small, strip_names=True),
     "balanced": Profile(_fast, strip_names=True, is_balanced=True),
 }
 
@@ -56,7 +71,7 @@ def choose(weight, profile):
         if encoding is not None
     ]
     best = min(found, key=lambda encoding: encoding.num_bytes, default=None)
-    if best is not None and best.num_bytes >= weight.values.nbytes:
+    if best is not None and best.num_bytes >= WORTHWHILE * weight.values.nbytes:
         return None, _row(weight, None, "too small to gain")
     return best, _row(weight, best, "" if best else "levels on no integer grid")
 

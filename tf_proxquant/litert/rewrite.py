@@ -45,15 +45,22 @@ def find_weights(model):
     return found
 
 
-def replace(model, weight, encoding):
-    """Stores `weight` as `encoding`; its decoding operators go before its first reader."""
-    graph = model.subgraphs[weight.graph]
-    decoder = forms.Decoder(model, graph, weight.index)
-    encoding.write(decoder)
-    position = next(
-        place for place, operator in enumerate(graph.operators) if weight.index in operator.inputs
-    )
-    graph.operators[position:position] = decoder.operators
+def replace(model, weights, encodings):
+    """Stores each weight as its encoding; decoding operators go before the first reader.
+
+    Args:
+      model: `flatbuffer.Model`, edited in place; prune it afterwards.
+      weights: list of `Weight` of this model.
+      encodings: one `forms.Encoding` for each, or None to leave it float.
+    """
+    for weight, encoding in zip(weights, encodings, strict=True):
+        if encoding is None:
+            continue
+        graph = model.subgraphs[weight.graph]
+        decoder = forms.Decoder(model, graph, weight.index)
+        encoding.write(decoder)
+        first = next(i for i, op in enumerate(graph.operators) if weight.index in op.inputs)
+        graph.operators[first:first] = decoder.operators
 
 
 def decoder_probe(content, number, wanted):

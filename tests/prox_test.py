@@ -37,6 +37,7 @@ def apply_all(weights, tau):
         "prox_piecewise_affine": np.array(
             prox.prox_piecewise_affine(weights, UNEVEN, 1 / (1 + tau))
         ),
+        "prox_concave": np.array(prox.prox_concave(weights, UNEVEN, tau)),
     }
 
 
@@ -77,6 +78,7 @@ class EveryProxTest(unittest.TestCase):
                     prox.prox_l2(weights, quantized, tau),
                     prox.prox_l1_box(weights, 1.0, tau),
                     prox.prox_piecewise_affine(weights, UNEVEN, tau),
+                    prox.prox_concave(weights, UNEVEN, tau),
                 ):
                     self.assertEqual(tuple(moved.shape), shape)
                     self.assertEqual(keras.backend.standardize_dtype(moved.dtype), dtype)
@@ -88,6 +90,9 @@ class EveryProxTest(unittest.TestCase):
                 for operator in (prox.prox_l1, prox.prox_l2):
                     same = np.array(operator(weights, quantized, tau))
                     np.testing.assert_array_equal(same.view("int32"), weights.view("int32"))
+        for tau in (0, 0.0, ops.convert_to_tensor(0.0)):
+            same = np.array(prox.prox_concave(sample(), UNEVEN, tau))
+            np.testing.assert_array_equal(same.view("int32"), sample().view("int32"))
         inside = np.array([-1, -0.5, -0.0, 0.0, 0.7, 1], "float32")
         same = np.array(prox.prox_l1_box(inside, 1.0, 0.0))
         np.testing.assert_array_equal(same.view("int32"), inside.view("int32"))
@@ -226,6 +231,38 @@ class PiecewiseAffineTest(unittest.TestCase):
                     weights.take(index, axis), np.array(levels)[index], 0.5
                 )
                 np.testing.assert_array_equal(moved.take(index, axis), expected)
+
+
+class ConcaveTest(unittest.TestCase):
+    def penalty(self, points, levels):
+        """R of the docstring, in float64."""
+        cell = np.clip(np.searchsorted(levels, points, side="right") - 1, 0, len(levels) - 2)
+        lower, upper = levels[cell].astype("float64"), levels[cell + 1].astype("float64")
+        between = ((upper - lower) ** 2 / 4 - (points - (lower + upper) / 2) ** 2) / 2
+        outside = np.maximum(points - levels[-1], levels[0] - points)
+        return np.where(outside > 0, outside**2 / 2, between)
+
+    def test_no_other_point_has_a_lower_objective(self):
+        for levels in (UNEVEN, np.array([-1, 1], "float32")):
+            weights = sample(levels)
+            points = np.concatenate([np.linspace(-60, 60, 24001), levels, weights])
+            for tau in (1e-3, 0.3, 0.9, 1.0, 10.0):
+                moved = np.array(prox.prox_concave(weights, levels, tau), "float64")
+                reached = (moved - weights) ** 2 / 2 + tau * self.penalty(moved, levels)
+                penalties = tau * self.penalty(points, levels)
+                objective = (points[:, None] - weights) ** 2 / 2 + penalties[:, None]
+                lowest = objective.min(axis=0)
+                self.assertTrue(np.all(reached <= lowest + 2e-6 * (1 + np.abs(lowest))), tau)
+
+    def test_weights_near_a_midpoint_can_still_cross_it(self):
+        moved = prox.prox_concave(np.array([0.01, -0.01], "float32"), [-1.0, 1.0], 0.5)
+        np.testing.assert_allclose(np.array(moved), [0.02, -0.02])
+
+    def test_levels_are_reached_bit_for_bit(self):
+        levels = np.array([-0.3, 0.1, 0.7], "float32")
+        weights = np.array([-0.25, 0.05, 0.6], "float32")
+        moved = np.array(prox.prox_concave(weights, levels, 0.9))
+        np.testing.assert_array_equal(moved, levels)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import numpy as np
 from tf_proxquant.litert import forms, levels, planes
 from tf_proxquant.litert.report import TensorRow
 
-
 # A form that keeps more than this share of the bytes is not worth its operators.
 WORTHWHILE = 0.8
 

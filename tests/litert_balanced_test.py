@@ -60,6 +60,8 @@ class MatrixProductTest(parameterized.TestCase):
     @parameterized.named_parameters(
         ("binary", [-1, 1], True, {"1 bit", "int2"}),
         ("ternary", [-1, 0, 1], True, {"int2"}),
+        ("asymmetric_ternary", [-0.7, 0, 1.1], True, {"int2 clamp"}),
+        ("free_two_bits", [-1.9, -0.6, 0.6, 1.9], True, {"int2 + int2"}),
         ("uneven", [-3, -1, 0, 2, 5], False, {"int4"}),
     )
     def test_every_geometry_keeps_weights_and_outputs(self, levels, has_norm, expected_forms):

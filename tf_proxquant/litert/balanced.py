@@ -16,9 +16,10 @@ from tf_proxquant.litert.report import TensorRow
 LAYER_COST = 180_000  # operators and changes between XNNPACK and the builtin kernels
 GATHER_COST = 300  # one row of channels
 PACK_COST = 2.5  # one weight, which XNNPACK packs anew at every call
-SPILL_COST = 12  # one weight above those that stay in the cache
-CACHED_WEIGHTS = 1 << 16
+SPILL_COST = 12  # one value beyond those that the cache holds
+CACHED_VALUES = 1 << 16
 BIT_COST = 25  # one weight decoded from its bit at every call
+ELEMENT_COST = 5  # one weight clamped or added to another at every call
 LAYER_BYTES = 800  # operators and tensors, beyond those of an int8 convolution
 MIN_SAVED = 500
 MAX_TRIALS = 5
@@ -103,8 +104,10 @@ def count_multiplications(model):
 def estimate_cost(convolution):
     """Time that the matrix product takes beyond the convolution."""
     num_weights = convolution.weights.size
-    packed = PACK_COST * num_weights + SPILL_COST * max(0, num_weights - CACHED_WEIGHTS)
-    return LAYER_COST + GATHER_COST * convolution.num_rows + packed
+    num_gathered = convolution.num_rows * convolution.weights.shape[3]
+    spilled = sum(max(0, count - CACHED_VALUES) for count in (num_weights, num_gathered))
+    cost = LAYER_COST + GATHER_COST * convolution.num_rows + PACK_COST * num_weights
+    return cost + SPILL_COST * spilled
 
 
 def plan_steps(convolution):
@@ -141,6 +144,8 @@ def _encodings(matrix):
             (forms.encode_integer(matrix, 2, axis), 0),
             (forms.encode_integer(matrix, 4, axis), 0),
             (planes.encode_planes(matrix, axis), BIT_COST),
+            (forms.encode_clamp(matrix, axis), ELEMENT_COST),
+            (forms.encode_sum(matrix, axis), ELEMENT_COST),
         ]
         yield from (entry for entry in found if entry[0] is not None)
 

@@ -8,6 +8,7 @@ import java.util.zip.Inflater
 object Pqz {
     private const val HEADER_SIZE = 44
     private const val MAX_RATIO = 128L
+    private const val MIN_DIGITS = 64
 
     /**
      * Returns the bytes of the `.tflite` file that [archive] was made from.
@@ -36,7 +37,8 @@ object Pqz {
             val segment = plan.take(5)
             val kind = plan.bytes[segment].toInt() and 0xFF
             val count = plan.bytes.int32(segment + 1)
-            demand(count in 1..file.size - out, "a segment is empty or too long")
+            val least = if (kind < 2) 1 else MIN_DIGITS
+            demand(count in least..file.size - out, "a segment is too short or too long")
             when (kind) {
                 0 -> plain.copyBytes(file, out, count.toInt())
                 1 -> floats.copyFloats(file, out, count.toInt())

@@ -83,7 +83,7 @@ inline std::optional<Bytes> Expand(const uint8_t* data, size_t size, size_t max_
   for (uint8_t* out = file.data(); left;) {
     const uint8_t* segment = plan.Take(5);
     const uint32_t count = segment ? Load32(segment + 1) : 0;
-    if (count == 0 || count > left) return std::nullopt;
+    if (count == 0 || count > left || (*segment > 1 && count < 64)) return std::nullopt;
     if (!(*segment == 0   ? plain.PutBytes(out, count)
           : *segment == 1 ? floats.PutFloats(out, count)
                           : digits.PutDigits(plan.Take(*segment), *segment, out, count)))

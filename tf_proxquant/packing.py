@@ -4,6 +4,8 @@ Both directions are exact and refuse what would not come back: a code outside it
 string of the wrong length, a byte that no digits produce.
 """
 
+import functools
+
 import numpy as np
 
 LANES = 8  # eight codes of b bits fill exactly b bytes, for every b
@@ -157,11 +159,17 @@ def unpack_digits(data, base, count, *, values=None):
             f"`data` holds the byte {int(data.max())}, but {per_byte} digits of base {base} reach "
             f"only {base**per_byte - 1}: the data is damaged or was packed with another base."
         )
-    places = np.asarray([int(base) ** place for place in range(per_byte)])
-    table = (np.arange(256)[:, None] // places % base).astype(np.uint8)
+    table = _digit_table(int(base))
     if values is not None:
         table = np.asarray(values)[table]
     return table[data].reshape(-1)[:count]
+
+
+@functools.cache
+def _digit_table(base):
+    """Digits of every byte value, (256, digits_per_byte); rows from base^m on stand for none."""
+    places = np.asarray([base**place for place in range(digits_per_byte(base))])
+    return (np.arange(256)[:, None] // places % base).astype(np.uint8)
 
 
 def _flat_integers(values, low, high, kind, remedy):

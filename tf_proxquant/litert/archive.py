@@ -25,7 +25,7 @@ MAX_BYTES = 2**31 - 1  # flatbuffers end here
 
 PLAIN, FLOATS = 0, 1  # kinds of segment; a kind of 2 or more is the base of the digits
 MAX_BASE = 16  # above 16 values a byte holds one digit and packing saves nothing
-MIN_BYTES = 64  # a shorter constant costs more to describe than packing saves
+MIN_BYTES = 64  # of a constant that is described on its own; digits below it are refused
 OWN_BLOCK = 1024  # a piece of so many bytes may pay for Huffman tables of its own
 SEGMENT_COST = 12  # bytes that one more segment costs, about
 
@@ -274,8 +274,8 @@ def _join(size, plan, plain, floats, digits):
     tflite, at = np.empty(size, np.uint8), 0
     while plan.left:
         kind, count = SEGMENT.unpack(plan.take(SEGMENT.size))
-        if not 0 < count <= size - at:
-            raise _damaged("its segments are empty or longer than the file")
+        if not (1 if kind <= FLOATS else MIN_BYTES) <= count <= size - at:
+            raise _damaged("its segments are too short or longer than the file")
         if kind == PLAIN:
             data = np.frombuffer(plain.take(count), np.uint8)
         elif kind == FLOATS:

@@ -114,7 +114,7 @@ class ResNetTest(unittest.TestCase):
     def setUpClass(cls):
         cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
         model = fill(models.resnet(20, (32, 32, 3), 10), [-1, 1])
-        cls.float_content = convert.convert(model)
+        cls.float_content, _ = convert.convert(model)
         cls.source = cls.folder / "float.tflite"
         cls.source.write_bytes(cls.float_content)
         cls.report = litert.export(cls.source, cls.folder / "balanced.tflite", "balanced")

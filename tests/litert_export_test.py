@@ -62,7 +62,7 @@ class ExportTest(unittest.TestCase):
     def test_decoded_weights_are_the_bits_of_the_float_file(self):
         model = small_cnn()
         litert.export(model, self.path)
-        before = flatbuffer.Model(convert.convert(model))
+        before = flatbuffer.Model(convert.convert(model)[0])
         after = flatbuffer.Model(self.path.read_bytes())
         expected = sorted(
             before.array(t).tobytes()

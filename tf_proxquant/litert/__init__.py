@@ -2,8 +2,17 @@
 
 from tf_proxquant.litert.archive import expand
 from tf_proxquant.litert.exporting import export
+from tf_proxquant.litert.inspecting import inspect
 from tf_proxquant.litert.report import ExportReport, TensorRow
 from tf_proxquant.litert.runtime import predict
 from tf_proxquant.litert.verify import VerificationError
 
-__all__ = ["ExportReport", "TensorRow", "VerificationError", "expand", "export", "predict"]
+__all__ = [
+    "ExportReport",
+    "TensorRow",
+    "VerificationError",
+    "expand",
+    "export",
+    "inspect",
+    "predict",
+]

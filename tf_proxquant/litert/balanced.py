@@ -57,13 +57,15 @@ def encode(float_content, max_slowdown, encode_rest):
         chosen, cost = choose_steps(steps, budget)
         if not chosen:
             break
-        content, rows, weights = encode_rest(lambda model, chosen=chosen: apply(model, chosen))
+        content, rows, weights = encode_rest(
+            prepare=lambda model, chosen=chosen: apply(model, chosen)
+        )
         slowdown = _confirmed_slowdown(content, float_content, max_slowdown)
         if slowdown <= max_slowdown:
             return content, rows, weights, _notes(chosen, slowdown)
         # The estimate was too low by this much: spend that much less.
         budget = 0.95 * cost * (max_slowdown - 1) / (slowdown - 1)
-    return *encode_rest(None), ("no convolution fits the budget: as the fast profile",)
+    return *encode_rest(), ("no convolution fits the budget: as the fast profile",)
 
 
 def _confirmed_slowdown(content, float_content, max_slowdown):

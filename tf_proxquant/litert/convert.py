@@ -7,6 +7,11 @@ import tempfile
 import keras
 import numpy as np
 
+from tf_proxquant.litert import untrusted
+
+# In the converter's message when a loop gathers its outputs over a dimension it does not know.
+TENSOR_LISTS = "Lowering tensor list ops is failed"
+
 
 class MissingFileError(FileNotFoundError, ValueError):
     """A path that leads to no file."""
@@ -37,7 +42,9 @@ def load(model_or_path):
     if not path.is_file():
         raise MissingFileError(f"There is no model file at {str(path)!r}.")
     if path.suffix == ".tflite":
-        return path.read_bytes()
+        content = path.read_bytes()
+        untrusted.load(content, str(path))
+        return content
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:
@@ -71,7 +78,8 @@ def convert(model, batch_size=None, input_signature=None):
       input_signature: as for `keras.Model.export`; needed for a subclassed model that was never
         called.
 
-    Returns: bytes of the file.
+    Returns: (bytes of the file, notes for the report). A looped recurrent layer has no dynamic
+      batch in LiteRT: the batch is then fixed at 1, and the note says so.
     Raises: ValueError: if the backend is not TensorFlow, the model is not built, or the converter
       has no LiteRT operator for some layer.
     """
@@ -88,6 +96,16 @@ def convert(model, batch_size=None, input_signature=None):
         )
     if batch_size is not None and input_signature is None:
         input_signature = _fixed_signature(model, batch_size)
+    try:
+        return _convert(model, input_signature), ()
+    except ValueError as error:
+        if input_signature is not None or TENSOR_LISTS not in str(error.__cause__):
+            raise
+    content = _convert(model, _fixed_signature(model, 1))
+    return content, ("batch fixed at 1: LiteRT has no looped recurrent layer over an open batch",)
+
+
+def _convert(model, input_signature):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "float.tflite")
         _write_float(model, path, input_signature)

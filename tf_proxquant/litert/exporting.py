@@ -24,7 +24,8 @@ def export(
     batch_size=None,
     input_signature=None,
     strip_names=None,
-    max_slowdown=1.25,
+    max_slowdown=None,
+    max_ulps=2,
 ):
     """Writes the smallest or fastest .tflite file that keeps every weight exactly.
 
@@ -48,7 +49,11 @@ def export(
       batch_size: fixes the batch dimension; None leaves it dynamic.
       input_signature: as for `keras.Model.export`.
       strip_names: drop tensor names and metadata; by default only in the small profiles.
-      max_slowdown: for the balanced profile, latency allowed over that of the float file.
+      max_slowdown: latency allowed over that of the float file, at batch 1 on one thread with
+        XNNPACK: 1.25 by default for "balanced", no limit for "small".
+      max_ulps: units in the last place by which a weight may move back onto an integer grid that
+        the BatchNorm fold rounded it off, which the report tells; 0 keeps all bits of the
+        converted file and leaves such tensors float or in a slower form. See `levels.undo_blur`.
 
     Returns: `ExportReport`.
     Raises: ValueError: on bad arguments, weights that are not finite, a model that LiteRT cannot
@@ -57,12 +62,13 @@ def export(
     target = check_target(path)
     settings = profiles.get(profile)
     source = convert.load(model_or_path)
-    float_content = source
+    float_content, remarks = source, ()
     if not isinstance(source, bytes):
         convert.check_variables(source)
-        float_content = convert.convert(source, batch_size, input_signature)
+        float_content, remarks = convert.convert(source, batch_size, input_signature)
     strip = settings.strip_names if strip_names is None else strip_names
-    content, rows, exact, notes = _encode(float_content, settings, strip, max_slowdown)
+    encode_all = functools.partial(encode, float_content, settings, strip, max_ulps)
+    content, rows, exact, notes = _choose(float_content, settings, encode_all, max_slowdown)
     errors = {}
     if verify:
         errors = check(
@@ -80,17 +86,16 @@ def export(
         gzip_bytes=len(zlib.compress(content, 9)),
         rows=rows,
         errors=errors,
-        notes=notes,
+        notes=(*remarks, *notes),
         archive_bytes=len(packed) if archive else None,
     )
 
 
-def _encode(float_content, settings, strip, max_slowdown):
-    """`encode`, within `max_slowdown` where the profile is balanced, and notes for the report."""
-    encode_rest = functools.partial(encode, float_content, settings, strip)
+def _choose(float_content, settings, encode_all, max_slowdown):
+    """What `encode_all` returns, within `max_slowdown`, and notes for the report."""
     if settings.is_balanced:
-        return balanced.encode(float_content, max_slowdown, encode_rest)
-    return *encode_rest(), ()
+        return balanced.encode(float_content, max_slowdown or 1.25, encode_all)
+    return *encode_all(), ()
 
 
 def check_target(path):
@@ -107,22 +112,27 @@ def check_target(path):
     return target
 
 
-def encode(float_content, settings, strip_names, prepare=None):
+def encode(float_content, settings, strip_names, max_ulps=0, prepare=None):
     """Re-encodes a float file.
 
     Args:
       float_content: bytes of the file.
       settings: `profiles.Profile` for the weights that `prepare` leaves.
       strip_names: drop tensor names and metadata.
+      max_ulps: see `rewrite.undo_blur`.
       prepare: None, or a function (`flatbuffer.Model`) -> (rows, weights) that edits it first.
 
     Returns: (bytes of the new file, tuple of `TensorRow`, weights to find in it: dict
       {(subgraph, tensor index): float32 array}).
     """
     model = flatbuffer.Model(float_content)
+    moved_back = rewrite.undo_blur(model, max_ulps)
     rows, exact_weights = prepare(model) if prepare else ([], [])
     weights = rewrite.find_weights(model)
-    chosen = [profiles.choose(weight, settings) for weight in weights]
+    chosen = [
+        profiles.choose(weight, settings, (weight.graph, weight.index) in moved_back)
+        for weight in weights
+    ]
     encodings = [encoding for encoding, _ in chosen]
     rewrite.replace(model, weights, encodings)
     exact_weights = exact_weights + [

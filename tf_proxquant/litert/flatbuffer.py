@@ -271,7 +271,7 @@ def _drop_empty_quantization(tensor):
 def layer_name(tensor):
     """Name of a converted tensor without the model's name and what was fused behind it."""
     first = (tensor.name or b"").decode("utf-8", "replace").split(";")[0]
-    return first.split("/", 1)[-1]
+    return "/".join(first.split("/")[-2:])
 
 
 def tensor_shape(tensor):

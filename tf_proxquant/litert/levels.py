@@ -78,13 +78,14 @@ def index_levels(weights, levels):
     return indices
 
 
-def integer_grid(values, max_code, min_code=None):
-    """Per channel a scale and integer codes with `float32(scale * code) == value` exactly.
+def integer_grid(values, max_code, min_code=None, max_ulps=0):
+    """Per channel a scale and integer codes with `float32(scale * code) == value`.
 
     Args:
-      values: float32 (channels, L).
+      values: float32 (channels, L), ascending.
       max_code: largest code allowed.
       min_code: smallest code allowed, -max_code by default.
+      max_ulps: units in the last place by which a product may miss its value; 0 is exact.
 
     Returns: (scales float32 (channels,), codes int (channels, L)), with the smallest codes that do
       it, or None if some channel is on no such grid.
@@ -97,37 +98,93 @@ def integer_grid(values, max_code, min_code=None):
     smallest = np.where(magnitude > 0, magnitude, np.inf).min(axis=1)
     open_rows = np.flatnonzero(np.isfinite(smallest))  # a channel of zeros is done: codes 0
     for divisor in range(1, max(max_code, -min_code) + 1):
-        if not open_rows.size:
-            break
         ratio = np.rint(values[open_rows] * (divisor / smallest[open_rows, None]))
-        fits = ((ratio <= max_code) & (ratio >= min_code)).all(axis=1)
-        candidates = open_rows[fits]
-        scale, exact = _exact_scale(values[candidates], ratio[fits])
-        done = candidates[exact]
-        scales[done], codes[done] = scale[exact], ratio[fits][exact]
         # Larger divisors only make larger codes: a row that no longer fits never will.
-        open_rows = np.setdiff1d(candidates, done)
-        if len(candidates) < len(fits):
+        if not ((ratio <= max_code) & (ratio >= min_code)).all():
             return None
-    return None if open_rows.size else (scales, codes)
+        scale, is_done = _fit_scale(values[open_rows], ratio, max_ulps)
+        done = open_rows[is_done]
+        scales[done], codes[done] = scale[is_done], ratio[is_done]
+        open_rows = open_rows[~is_done]
+        if not open_rows.size:
+            return scales, codes
+    return None
 
 
-def _exact_scale(values, codes):
-    """Scales with float32(scale * code) == value, and where they exist.
+def _fit_scale(values, codes, max_ulps):
+    """Scales with float32(scale * code) within `max_ulps` of the value, and where they exist.
 
     The product rounds to the value when it lies within half an ulp of it, so each code bounds the
     scale to an interval; the float32 numbers around the middle of the intersection are tried.
     """
-    half_ulp = np.spacing(np.abs(values)).astype(np.float64) / 2
+    ulp = np.spacing(np.abs(values)).astype(np.float64)
     magnitude, count = np.abs(values).astype(np.float64), np.abs(codes)
     nonzero = count > 0
     divided = np.where(nonzero, count, 1)
-    low = np.where(nonzero, (magnitude - half_ulp) / divided, -np.inf).max(axis=1)
-    high = np.where(nonzero, (magnitude + half_ulp) / divided, np.inf).min(axis=1)
+    low = np.where(nonzero, (magnitude - ulp / 2) / divided, -np.inf).max(axis=1)
+    high = np.where(nonzero, (magnitude + ulp / 2) / divided, np.inf).min(axis=1)
     middle = ((low + high) / 2).astype(np.float32)
-    found, exact = middle.copy(), np.zeros(len(values), bool)
+    found, fewest = middle.copy(), np.full(len(values), np.inf)
     for candidate in (middle, np.nextafter(middle, np.float32(0)), np.nextafter(middle, np.inf)):
         product = candidate[:, None].astype(np.float32) * codes.astype(np.float32)
-        works = (product == values).all(axis=1) & ~exact
-        found[works], exact = candidate[works], exact | works
-    return found, exact
+        missed = (np.abs(product.astype(np.float64) - values) / ulp).max(axis=1)
+        found = np.where(missed < fewest, candidate, found).astype(np.float32)
+        fewest = np.minimum(missed, fewest)
+    return found, fewest <= max_ulps
+
+
+def channel_axes(ndim):
+    """Axes that may keep their own levels, the likeliest first; None is one set for all."""
+    return list(dict.fromkeys([None, 0, ndim - 1])) if ndim > 1 else [None]
+
+
+def count_levels(weights):
+    """(axis, levels per channel) of the way to divide a tensor that shows the fewest levels.
+
+    Returns (None, None) where more than half of the values of the largest channel are distinct:
+    they are not levels.
+    """
+    best = None, None
+    for axis in channel_axes(weights.ndim):
+        found = read_levels(weights, axis)
+        channel_size = weights.size // (1 if axis is None else weights.shape[axis] or 1)
+        if found is None or 2 * found.num_levels > channel_size:
+            continue
+        if best[1] is None or found.num_levels < best[1]:
+            best = axis, found.num_levels
+    return best
+
+
+def is_on_grid(weights, axis=None):
+    """Whether the levels of every channel are multiples k of one scale, |k| <= 127, exactly."""
+    found = read_levels(weights, axis)
+    return found is not None and integer_grid(found.values, 127) is not None
+
+
+def undo_blur(weights, axis, max_ulps):
+    """Moves weights back onto an integer grid that a product with a factor rounded them off.
+
+    Folding BatchNorm rounds factor * (scale * k) for every k by itself, so that the levels of a
+    channel are no longer float32(scale * k) for one scale: 40 % of the channels with levels
+    -7 .. 7. Two levels {-s, s}, or three with 0 between, stay exact.
+
+    Args:
+      weights: float32 array.
+      axis: channel axis, or None.
+      max_ulps: the most units in the last place that a weight may move.
+
+    Returns: the moved weights, with as many distinct values per channel as before, or None if they
+      lie on no grid of codes -127 .. 127.
+    """
+    found = read_levels(weights, axis)
+    if found is None:
+        return None
+    grid = integer_grid(found.values, 127, max_ulps=max_ulps)
+    if grid is None:
+        return None
+    scales, codes = grid
+    if (np.diff(codes, axis=1) == 0).sum() > (found.counts.max() - found.counts).sum():
+        return None  # two values with one code: noise around a level, not a rounded grid
+    moved = scales[:, None] * codes.astype(np.float32)
+    rows = np.take_along_axis(moved, index_levels(weights, found).astype(np.int64), axis=1)
+    return from_rows(rows, weights.shape, axis)

@@ -55,8 +55,13 @@ def get(name):
     return PROFILES[name]
 
 
-def choose(weight, profile):
+def choose(weight, profile, is_moved=False):
     """The smallest encoding of a `rewrite.Weight` that a profile allows, and its report row.
+
+    Args:
+      weight: the tensor.
+      profile: `Profile`.
+      is_moved: whether `rewrite.undo_blur` moved it, which the row tells.
 
     Returns: (Encoding or None, TensorRow).
     Raises: ValueError: if the weight has values that are not finite.
@@ -65,37 +70,28 @@ def choose(weight, profile):
         raise ValueError(f"Weight {weight.name!r} of the file has values that are NaN or infinite.")
     found = [
         encoding
-        for axis in channel_axes(weight.values.shape)
+        for axis in levels.channel_axes(weight.values.ndim)
         for encoding in profile.candidates(weight.values, axis)
         if encoding is not None
     ]
     best = min(found, key=lambda encoding: encoding.num_bytes, default=None)
     if best is not None and best.num_bytes >= WORTHWHILE * weight.values.nbytes:
         return None, _row(weight, None, "too small to gain")
-    return best, _row(weight, best, "" if best else "levels on no integer grid")
-
-
-def channel_axes(shape):
-    """Axes that may keep their own levels, the likeliest first; None is one set for all."""
-    axes = [None, 0, len(shape) - 1] if len(shape) > 1 else [None]
-    return list(dict.fromkeys(axes))
+    if best is not None:
+        return best, _row(weight, best, "moved back onto its grid by an ulp or two" * is_moved)
+    return None, _row(weight, None, "levels on no integer grid")
 
 
 def _row(weight, encoding, reason):
-    counts = {
-        axis: found.num_levels
-        for axis in channel_axes(weight.values.shape)
-        if (found := levels.read_levels(weight.values, axis)) is not None
-    }
-    axis = min(counts, key=counts.get, default=None)
-    if not counts:
-        reason = f"more than {levels.MAX_LEVELS} levels"
+    axis, num_levels = levels.count_levels(weight.values)
+    if encoding is None and num_levels is None:
+        reason = "not quantized: too many distinct values"
     num_bytes = weight.values.nbytes
     return TensorRow(
         name=weight.name,
         operators=weight.consumers,
         shape=weight.values.shape,
-        num_levels=counts.get(axis),
+        num_levels=num_levels,
         axis=axis,
         form=encoding.form if encoding else "float32",
         bits=encoding.bits if encoding else 32,

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from ai_edge_litert.schema_py_generated import AddOptionsT, BuiltinOperator, TensorType
 
-from tf_proxquant.litert import flatbuffer, forms
+from tf_proxquant.litert import flatbuffer, forms, levels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,21 +28,45 @@ class Weight:
 
 
 def find_weights(model):
-    """Every constant float32 tensor of two dimensions or more that some operator reads."""
+    """Every constant float32 tensor of two dimensions or more, in the order of the readers."""
     found = []
     for number, graph in enumerate(model.subgraphs):
         consumers = {}
         for operator in graph.operators:
             for index in () if operator.inputs is None else operator.inputs:
                 consumers.setdefault(int(index), []).append(model.operator_name(operator))
-        for index, tensor in enumerate(graph.tensors):
-            if tensor.type != TensorType.FLOAT32 or index not in consumers:
+        for index in consumers:
+            tensor = graph.tensors[index]
+            if index < 0 or tensor.type != TensorType.FLOAT32:
                 continue
             if model.constant(tensor) is None or len(flatbuffer.tensor_shape(tensor)) < 2:
                 continue
             name = flatbuffer.layer_name(tensor)
             found.append(Weight(number, index, name, model.array(tensor), tuple(consumers[index])))
     return found
+
+
+def undo_blur(model, max_ulps):
+    """Moves weights that the BatchNorm fold rounded off their integer grid back onto it.
+
+    Args:
+      model: `flatbuffer.Model` of a float file, edited in place.
+      max_ulps: see `levels.undo_blur`; 0 changes nothing.
+
+    Returns: the set of (subgraph, tensor index) that moved.
+    """
+    moved = set()
+    for weight in find_weights(model) if max_ulps else ():
+        axes = levels.channel_axes(weight.values.ndim)
+        found = (levels.undo_blur(weight.values, axis, max_ulps) for axis in axes)
+        if any(levels.is_on_grid(weight.values, axis) for axis in axes):
+            continue
+        values = next((values for values in found if values is not None), None)
+        if values is not None:
+            tensor = model.subgraphs[weight.graph].tensors[weight.index]
+            tensor.buffer = model.add_buffer(np.ascontiguousarray(values))
+            moved.add((weight.graph, weight.index))
+    return moved
 
 
 def replace(model, weights, encodings):

@@ -1,0 +1,166 @@
+"""Inspection: the report of an export read back from its file, and damaged files refused."""
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+import tempfile
+import unittest
+import unittest.mock
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+from tf_proxquant import litert
+from tf_proxquant.litert import __main__ as command
+from tf_proxquant.litert import flatbuffer, untrusted
+
+
+def mixed_model():
+    """One layer for each form: two levels, three, three uneven, four uneven, off the grid."""
+    generator = np.random.default_rng(0)
+    model = keras.Sequential([keras.Input((64,)), *(keras.layers.Dense(64) for _ in range(5))])
+    choices = [(-0.1, 0.1), (-0.1, 0, 0.1), (-0.13, 0, 0.1), (-0.171, -0.05, 0.041, 0.13)]
+    for layer, levels in zip(model.layers, choices, strict=False):
+        layer.kernel.assign(generator.choice(np.float32(levels), layer.kernel.shape))
+    return model
+
+
+FORMS = ["1 bit", "int2", "int2 clamp", "int2 table", "float32"]
+
+
+class InspectTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.folder = pathlib.Path(folder.name)
+        cls.path = cls.folder / "model.tflite"
+        cls.model = mixed_model()
+        cls.report = litert.export(cls.model, cls.path, "small", max_ulps=0)
+        cls.content = cls.path.read_bytes()
+
+    def inspect_bytes(self, content):
+        path = self.folder / "other.tflite"
+        path.write_bytes(content)
+        return litert.inspect(path)
+
+    def test_every_form_is_chosen_and_recognised(self):
+        found = litert.inspect(self.path)
+        self.assertEqual([row.form for row in self.report.rows], FORMS)
+        self.assertEqual([row.form for row in found.rows], FORMS)
+        self.assertEqual([row.num_levels for row in found.rows], [2, 3, 3, 4, None])
+        self.assertEqual([row.shape for row in found.rows], [(64, 64)] * 5)
+        self.assertEqual([row.bits for row in found.rows], [1, 2, 2, 2, 32])
+
+    def test_the_report_prints_and_serializes(self):
+        self.assertIn("int2 clamp", str(self.report))
+        self.assertIn("too many distinct values", str(self.report))
+        numbers = json.loads(json.dumps(self.report.to_dict()))
+        self.assertEqual(numbers["bytes"], self.path.stat().st_size)
+        self.assertLess(numbers["max_error"], 2e-5)
+
+    def test_a_missing_file_is_said_to_be_missing(self):
+        for error in (ValueError, FileNotFoundError):
+            with self.assertRaisesRegex(error, "no file at .*nothing.tflite"):
+                litert.inspect(self.folder / "nothing.tflite")
+
+    def test_empty_and_foreign_files_are_refused(self):
+        cases = [(b"", "0 bytes"), (b"PK\3\4 a zip archive", "TFL3"), (bytes(100), "TFL3")]
+        for content, message in cases:
+            with self.subTest(message), self.assertRaisesRegex(ValueError, message):
+                self.inspect_bytes(content)
+
+    def test_truncated_files_are_refused(self):
+        for size in np.linspace(8, len(self.content) - 1, 40).astype(int):
+            with self.subTest(size=size), self.assertRaisesRegex(ValueError, "damaged|no .tflite"):
+                self.inspect_bytes(self.content[:size])
+
+    def test_damaged_files_give_a_report_or_a_value_error(self):
+        generator = np.random.default_rng(0)
+        refused = 0
+        structure = len(self.content) // 8  # where most of the offsets are
+        for _ in range(150):
+            content = bytearray(self.content)
+            for place in generator.integers(8, structure, 6):
+                content[place] = generator.choice([0, 1, 127, 128, 255])
+            try:
+                self.inspect_bytes(content)
+            except ValueError:
+                refused += 1
+        self.assertGreater(refused, 30)
+
+    def test_a_small_file_cannot_unpack_into_a_large_one(self):
+        model = flatbuffer.Model(self.content)
+        model.model.subgraphs = [_PackedOnce(model.subgraphs[0])] * 5000
+        content = model.to_bytes()
+        self.assertLess(len(content), len(self.content) + 25_000)
+        with self.assertRaisesRegex(ValueError, "more tables than"):
+            untrusted.load(content)
+
+    def test_indices_outside_their_lists_are_refused(self):
+        def damage(model):
+            yield model.subgraphs[0].operators[0].inputs, 0, 10_000
+            yield model.subgraphs[0].operators[0].outputs, 0, -7
+            yield vars(model.subgraphs[0].tensors[1]), "buffer", 999
+            yield vars(model.subgraphs[0].operators[0]), "opcodeIndex", 77
+
+        for case in range(4):
+            model = flatbuffer.Model(self.content)
+            holder, key, value = list(damage(model))[case]
+            holder[key] = value
+            with self.subTest(case), self.assertRaisesRegex(ValueError, "index is outside"):
+                untrusted.load(model.to_bytes())
+
+    def test_export_refuses_a_damaged_source(self):
+        source = self.folder / "cut.tflite"
+        source.write_bytes(self.content[:3000])
+        with self.assertRaisesRegex(ValueError, "damaged"):
+            litert.export(source, self.folder / "out.tflite")
+        self.assertFalse((self.folder / "out.tflite").exists())
+
+
+class _PackedOnce:
+    """A table that is written once, however often it is listed: no honest writer does that."""
+
+    def __init__(self, table):
+        self.table, self.offset = table, None
+
+    def Pack(self, builder):
+        self.offset = self.offset or self.table.Pack(builder)
+        return self.offset
+
+
+class CommandTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+
+    def run_command(self, *arguments):
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = command.main([str(a) for a in arguments])
+        return status, out.getvalue(), err.getvalue()
+
+    def test_a_saved_model_is_exported_and_shown(self):
+        mixed_model().save(self.folder / "model.keras")
+        path = self.folder / "model.tflite"
+        status, out, _ = self.run_command(self.folder / "model.keras", path, "--profile=small")
+        self.assertEqual(status, 0)
+        self.assertIn("int2 clamp", out)
+        status, out, _ = self.run_command(path, "--json")
+        self.assertEqual(status, 0)
+        self.assertEqual([row["form"] for row in json.loads(out)["rows"]], FORMS)
+
+    def test_errors_are_one_line_and_a_status(self):
+        status, out, err = self.run_command(self.folder / "none.keras", self.folder / "a.tflite")
+        self.assertEqual((status, out), (1, ""))
+        self.assertRegex(err, "^error: There is no model file at .*none.keras")
+
+
+if __name__ == "__main__":
+    unittest.main()

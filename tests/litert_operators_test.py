@@ -1,0 +1,149 @@
+"""Every layer that a phone model is made of: all kernels low-bit, outputs right on both kernels."""
+
+import os
+import pathlib
+import tempfile
+import unittest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from absl.testing import parameterized
+
+from tf_proxquant import litert
+from tf_proxquant.litert import runtime
+
+layers = keras.layers
+KERNELS = ("kernel", "embeddings")
+
+
+def put_on_grid(model, levels, seed=0):
+    """Draws every kernel and table from `levels`, and the statistics of BatchNorm at random."""
+    generator = np.random.default_rng(seed)
+    for variable in model.variables:
+        shape = variable.shape
+        if variable.path.endswith(KERNELS):
+            variable.assign(generator.choice(np.float32(levels), shape))
+        elif variable.path.endswith("gamma"):
+            variable.assign(generator.uniform(0.5, 1.5, shape) * generator.choice([-1, 1], shape))
+        elif variable.path.endswith("moving_variance"):
+            variable.assign(generator.uniform(0.5, 2, shape))
+        elif variable.dtype == "float32":
+            variable.assign(generator.normal(0, 0.1, shape))
+    return model
+
+
+def stack(shape, *parts, dtype=None, batch_size=None):
+    inputs = keras.Input(shape, dtype=dtype, batch_size=batch_size)
+    x = inputs
+    for part in parts:
+        x = part(x)
+    return keras.Model(inputs, x)
+
+
+def attention():
+    inputs = keras.Input((6, 16))
+    x = layers.MultiHeadAttention(2, 8)(inputs, inputs)
+    return keras.Model(inputs, layers.LayerNormalization()(x + inputs))
+
+
+def two_in_two_out():
+    first, second = keras.Input((12,), name="b_first"), keras.Input((20,), name="a_second")
+    x = layers.Concatenate()([layers.Dense(16)(first), layers.Dense(24)(second)])
+    return keras.Model([first, second], [layers.Dense(9)(x), layers.Dense(7)(x)])
+
+
+def named_outputs():
+    inputs = {"x": keras.Input((12,), name="x"), "a": keras.Input((20,), name="a")}
+    x = layers.Concatenate()([layers.Dense(16)(inputs["x"]), layers.Dense(24)(inputs["a"])])
+    return keras.Model(inputs, {"second": layers.Dense(9)(x), "first": layers.Dense(9)(x)})
+
+
+def nested():
+    inner = stack((16,), layers.Dense(32, activation="relu"), layers.Dense(16))
+    return stack((16,), inner, layers.Dense(8), keras.Sequential([layers.Dense(20)]))
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.head = layers.Dense(32, activation="relu"), layers.Dense(10)
+
+    def call(self, inputs):
+        return self.head(self.hidden(inputs))
+
+
+def subclassed():
+    model = Subclassed()
+    model(np.zeros((1, 24), np.float32))
+    return model
+
+
+def recurrent(cell, **options):
+    return stack(
+        (7,), layers.Embedding(50, 16), cell(16, **options), layers.Dense(50), dtype="int32"
+    )
+
+
+IMAGE = (9, 9, 8)
+CASES = {
+    "conv": lambda: stack(IMAGE, layers.Conv2D(16, 3, padding="same")),
+    "conv_strided_norm": lambda: stack(
+        IMAGE, layers.Conv2D(16, 3, 2, use_bias=False), layers.BatchNormalization(), layers.ReLU()
+    ),
+    "conv_dilated": lambda: stack(IMAGE, layers.Conv2D(16, 3, dilation_rate=2)),
+    "conv_grouped": lambda: stack(IMAGE, layers.Conv2D(16, 3, groups=2)),
+    "norm_before_conv": lambda: stack(IMAGE, layers.BatchNormalization(), layers.Conv2D(16, 3)),
+    "depthwise_norm": lambda: stack(
+        (9, 9, 32), layers.DepthwiseConv2D(3, use_bias=False), layers.BatchNormalization()
+    ),
+    "depthwise_multiplier": lambda: stack(
+        (9, 9, 32), layers.DepthwiseConv2D(3, strides=2, depth_multiplier=2)
+    ),
+    "separable": lambda: stack((9, 9, 32), layers.SeparableConv2D(32, 3)),
+    "conv_transposed": lambda: stack(
+        (5, 5, 8), layers.Conv2DTranspose(16, 3, 2, padding="same"), layers.BatchNormalization()
+    ),
+    "conv1d": lambda: stack((12, 8), layers.Conv1D(16, 3, padding="causal")),
+    "conv3d": lambda: stack((5, 5, 5, 8), layers.Conv3D(16, 3)),
+    "dense_norm": lambda: stack((32,), layers.Dense(24), layers.BatchNormalization()),
+    "dense_on_sequence": lambda: stack((5, 32), layers.Dense(24)),
+    "einsum_dense": lambda: stack(
+        (5, 16), layers.EinsumDense("abc,cde->abde", (None, 4, 8), bias_axes="de")
+    ),
+    "lstm": lambda: recurrent(layers.LSTM, return_sequences=True),
+    "lstm_unrolled": lambda: recurrent(layers.LSTM, unroll=True),
+    "gru": lambda: recurrent(layers.GRU),
+    "gru_unrolled": lambda: recurrent(layers.GRU, unroll=True, return_sequences=True),
+    "attention": attention,
+    "two_in_two_out": two_in_two_out,
+    "named_outputs": named_outputs,
+    "nested": nested,
+    "subclassed": subclassed,
+}
+
+
+class OperatorsTest(parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = pathlib.Path(folder.name) / "model.tflite"
+
+    @parameterized.named_parameters(*((name, name) for name in CASES))
+    def test_all_kernels_are_stored_in_few_bits(self, name):
+        model = put_on_grid(CASES[name](), [-0.125, 0, 0.125])
+        num_kernels = sum(v.path.endswith(KERNELS) for v in model.variables)
+        for profile, forms in (("fast", {"int8"}), ("small", {"int2"})):
+            with self.subTest(profile=profile):
+                report = litert.export(model, self.path, profile)
+                low = [row for row in report.rows if row.form in forms]
+                message = str(report)
+                self.assertGreaterEqual(len(low), num_kernels, message)
+                self.assertLessEqual(report.max_error, 2e-5, message)
+                self.assertEqual(set(report.errors), set(runtime.KERNELS))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,94 @@
+"""The report of any .tflite file, read without running it."""
+
+import os
+import pathlib
+import zlib
+
+import numpy as np
+
+from tf_proxquant.litert import decoding, flatbuffer, levels, untrusted
+from tf_proxquant.litert.convert import MissingFileError
+from tf_proxquant.litert.report import ExportReport, TensorRow
+
+
+def inspect(path):
+    """Says how every weight of a .tflite file is stored.
+
+    Nothing from the file is run, and every offset, index and size is checked before it is followed.
+
+    Args:
+      path: of the file.
+
+    Returns: `ExportReport`; print it for the table. `float_bytes` is None: the float file is not
+      there to compare with.
+    Raises: MissingFileError (a FileNotFoundError and a ValueError): if there is no such file.
+      ValueError: if it is empty, truncated, damaged, or not a .tflite file.
+    """
+    path = pathlib.Path(os.fspath(path))
+    if not path.is_file():
+        raise MissingFileError(f"There is no file at {str(path)!r}.")
+    content = path.read_bytes()
+    model = untrusted.load(content, str(path))
+    limit = decoding.MAX_EXPANSION * len(content)
+    try:
+        rows = [row for graph in model.subgraphs for row in _graph_rows(model, graph, limit)]
+    except (ValueError, IndexError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    return ExportReport(
+        path=str(path),
+        profile="",
+        bytes=len(content),
+        float_bytes=None,
+        gzip_bytes=len(zlib.compress(content, 9)),
+        rows=tuple(rows),
+    )
+
+
+def _graph_rows(model, graph, limit):
+    """Rows for what operators on data read that is made of constants of two or more dimensions."""
+    decoded = decoding.decode_graph(model, graph, limit)
+    made = {int(o) for op in graph.operators for o in op.outputs if int(o) in decoded}
+    readers = {}
+    for operator in graph.operators:
+        if made.issuperset(int(o) for o in operator.outputs) and len(operator.outputs):
+            continue
+        for index in () if operator.inputs is None else operator.inputs:
+            if int(index) in decoded and decoded[int(index)].values.ndim > 1:
+                readers.setdefault(int(index), []).append(model.operator_name(operator))
+    for index, names in readers.items():
+        if decoded[index].values.dtype.kind == "f" or graph.tensors[index].quantization:
+            yield _row(model, graph, index, decoded[index], tuple(names))
+
+
+def _row(model, graph, index, stored, readers):
+    constants = [graph.tensors[i] for i in stored.constants]
+    num_bytes = sum(model.constant(t).size + _scale_bytes(t) for t in constants)
+    packed = sum(model.constant(t).size for t in constants if t.type in decoding.PACKED)
+    form = decoding.form_name(stored, model, graph)
+    if not stored.operators and form != "float32":
+        form += " direct"
+    values = np.asarray(stored.values, np.float32)
+    axis, num_levels = levels.count_levels(values)
+    name = flatbuffer.layer_name(constants[0]) or flatbuffer.layer_name(graph.tensors[index])
+    return TensorRow(
+        name=name,
+        operators=readers,
+        shape=values.shape,
+        num_levels=num_levels,
+        axis=axis,
+        form=form,
+        bits=_bits(form, packed, values.size),
+        bytes_before=4 * values.size,
+        bytes_after=num_bytes,
+    )
+
+
+def _scale_bytes(tensor):
+    parameters = tensor.quantization
+    return 0 if parameters is None or parameters.scale is None else 4 * len(parameters.scale)
+
+
+def _bits(form, packed, count):
+    if form == "1 bit":
+        return 1
+    return round(8 * packed / count, 2) if packed and count else 32

@@ -39,9 +39,9 @@ app.run(train.main)
 """
 
 
-def run_train(*flags, kill_after=None):
+def run_train(*flags, kill_after=None, environment=None):
     command = ["train.py"] if kill_after is None else ["-c", KILLED, str(kill_after)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
     return subprocess.run(
         [sys.executable, *command, *flags],
         cwd=ROOT,
@@ -159,6 +159,18 @@ class RunTest(unittest.TestCase):
             report["full_precision_accuracy"], self.report["full_precision_accuracy"]
         )
         self.assertEqual(report["on_grid"], 1.0)
+
+
+class JaxTest(unittest.TestCase):
+    def test_a_run_on_jax_exports_by_itself(self):
+        with tempfile.TemporaryDirectory() as folder:
+            result = run_train(
+                *SHORT, f"--workdir={folder}/run", environment={"KERAS_BACKEND": "jax"}
+            )
+            self.assertEqual(result.returncode, 0, result.stderr)
+            report = json.loads(result.stdout.splitlines()[-1])
+            self.assertAlmostEqual(report["tflite_accuracy"], report["quantized_accuracy"])
+            self.assertLess(report["tflite_bytes"], 0.35 * report["float_tflite_bytes"])
 
 
 class MethodsTest(unittest.TestCase):

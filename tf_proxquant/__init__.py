@@ -21,7 +21,7 @@ from tf_proxquant.selection import select_kernels
 __version__ = "0.1.0"
 
 # Loaded on first use: they need LiteRT, which training does not.
-_FROM_LITERT = ("expand", "export")
+_FROM_LITERT = ("expand", "export", "inspect")
 
 
 def __getattr__(name):
@@ -46,6 +46,7 @@ __all__ = [
     "datasets",
     "expand",
     "export",
+    "inspect",
     "litert",
     "metrics",
     "models",

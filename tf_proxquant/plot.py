@@ -64,7 +64,11 @@ def _curves(rows):
 def _drift(rows, panels=6):
     from matplotlib.figure import Figure
 
-    chosen = sorted({round(i * (len(rows) - 1) / (panels - 1)) for i in range(panels)})
+    # All but the last panel while the weights still move, where there is something to see.
+    moving = [i for i, row in enumerate(rows) if row["counts"] != rows[-1]["counts"]]
+    last = moving[-1] if moving else 0
+    chosen = {round(i * last / (panels - 2)) for i in range(panels - 1)}
+    chosen = sorted(chosen | {len(rows) - 1})
     figure = Figure(figsize=(8, 1.1 * len(chosen) + 0.6), layout="constrained")
     every = figure.subplots(len(chosen), sharex=True, squeeze=False)[:, 0]
     for axes, index in zip(every, chosen, strict=True):
@@ -77,7 +81,7 @@ def _drift(rows, panels=6):
         axes.set_yticks([])
         axes.set_ylabel(f"epoch {row['epoch'] + 1}", rotation=0, ha="right", va="center")
     every[-1].set_xlabel("weight / largest level")
-    every[0].set_title("share of the selected weights")
+    every[0].set_title("the selected weights, each panel to its own scale")
     return figure
 
 

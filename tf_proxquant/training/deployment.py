@@ -1,6 +1,7 @@
 """Export of the trained model, and its score in the LiteRT interpreter."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -33,25 +34,29 @@ def export_and_score(settings, data, workdir):
     source, target = workdir / "model.keras", workdir / "model.tflite"
     print(f"exporting {target}", flush=True)
     if keras.backend.backend() == "tensorflow":
-        exported = litert.export(str(source), str(target), profile=settings.export_profile)
-        report["float_tflite_bytes"] = exported.float_bytes
-        workdir.write_json("export.json", exported.to_dict())
+        exported = litert.export(str(source), str(target), settings.export_profile).to_dict()
     else:
-        _export_elsewhere(source, target, settings.export_profile)
+        exported = _export_elsewhere(source, target, settings.export_profile)
+    workdir.write_json("export.json", exported)
     mean, std = datasets.channel_statistics(data.x_train)
     images = (data.x_test.astype("float32") - mean) / std
     logits = litert.predict(str(target), images)
     report["tflite_accuracy"] = float(np.mean(np.argmax(logits, axis=-1) == data.y_test))
     report["tflite_path"] = str(target)
     report["tflite_bytes"] = target.stat().st_size
+    report["float_tflite_bytes"] = exported["float_bytes"]
     return report
 
 
 def _export_elsewhere(source, target, profile):
-    """Exports in a process with the TensorFlow backend."""
+    """Exports in a process with the TensorFlow backend; returns the report."""
     command = [sys.executable, "-m", "tf_proxquant.litert", str(source), str(target)]
-    subprocess.run(
-        [*command, f"--profile={profile}"],
-        check=True,
+    result = subprocess.run(
+        [*command, f"--profile={profile}", "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
         env={**os.environ, "KERAS_BACKEND": "tensorflow"},
     )
+    if result.returncode:
+        raise ValueError(f"The export of '{source}' failed, see above. The model is kept.")
+    return json.loads(result.stdout)

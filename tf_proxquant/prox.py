@@ -28,8 +28,8 @@ def prox_l1(weights, quantized, tau):
 
     Example:
       >>> import numpy as np
-      >>> np.array(prox_l1(np.array([-1.5, 0.0, 0.75]), np.array([-1.0, 1.0, 1.0]), 0.25))
-      array([-1.25,  0.25,  1.  ])
+      >>> np.array(prox_l1(np.array([-1.5, 0.0, 0.75]), np.array([-1.0, 1.0, 1.0]), 0.25)).tolist()
+      [-1.25, 0.25, 1.0]
 
     Reference: Bai, Wang, Liberty, ICLR 2019, arXiv:1810.00861, section 3. Deviation: the
       authors multiply by sign(w), which leaves 0 at 0 and rounds small weights.
@@ -57,8 +57,8 @@ def prox_l1_box(weights, scale, tau):
 
     Example:
       >>> import numpy as np
-      >>> np.array(prox_l1_box(np.array([-1.5, 0.0, 0.875]), 1.0, 0.25))
-      array([-1.  ,  0.25,  1.  ])
+      >>> np.array(prox_l1_box(np.array([-1.5, 0.0, 0.875]), 1.0, 0.25)).tolist()
+      [-1.0, 0.25, 1.0]
 
     Reference: as `prox_l1`; the authors' binary prox and clip together.
     """
@@ -89,8 +89,8 @@ def prox_l2(weights, quantized, tau):
 
     Example:
       >>> import numpy as np
-      >>> np.array(prox_l2(np.array([-1.5, 0.0, 0.75]), np.array([-1.0, 1.0, 1.0]), 1.0))
-      array([-1.25 ,  0.5  ,  0.875])
+      >>> np.array(prox_l2(np.array([-1.5, 0.0, 0.75]), np.array([-1.0, 1.0, 1.0]), 1.0)).tolist()
+      [-1.25, 0.5, 0.875]
 
     Reference: Bai, Wang, Liberty, ICLR 2019, arXiv:1810.00861, section 3. Deviation: the
       authors' (w + tau q) / (1 + tau) does not leave w = q alone.
@@ -121,8 +121,9 @@ def prox_piecewise_affine(weights, levels, inverse_slope):
 
     Example:
       >>> import numpy as np
-      >>> np.array(prox_piecewise_affine(np.array([-2.0, -0.25, 0.9]), np.array([-1.0, 1.0]), 0.5))
-      array([-1. , -0.5,  1. ])
+      >>> weights, levels = np.array([-2.0, -0.25, 0.9]), np.array([-1.0, 1.0])
+      >>> np.array(prox_piecewise_affine(weights, levels, 0.5)).tolist()
+      [-1.0, -0.5, 1.0]
 
     Reference: Jin, Ma, Liu, Gromov, Defazio, Xiao, arXiv:2503.15748 (PARQ).
     """
@@ -170,8 +171,9 @@ def prox_concave(weights, levels, tau):
 
     Example:
       >>> import numpy as np
-      >>> np.array(prox_concave(np.array([-2.0, -0.25, 0.9]), np.array([-1.0, 1.0]), 0.5))
-      array([-1.66666667, -0.5       ,  1.        ])
+      >>> weights, levels = np.array([-2.5, -0.25, 0.9]), np.array([-1.0, 1.0])
+      >>> np.array(prox_concave(weights, levels, 0.5)).tolist()
+      [-2.0, -0.5, 1.0]
     """
     weights = ops.convert_to_tensor(weights)
     levels = ops.convert_to_tensor(levels, dtype=weights.dtype)

@@ -23,8 +23,8 @@ class Binary(Quantizer):
 
     Example:
       >>> import numpy as np
-      >>> np.array(Binary("mean")(np.array([-3.0, 0.0, 1.0, 4.0])))
-      array([-2.,  2.,  2.,  2.])
+      >>> np.array(Binary("mean")(np.array([-3.0, 0.0, 1.0, 4.0]))).tolist()
+      [-2.0, 2.0, 2.0, 2.0]
 
     Reference: Bai, Wang, Liberty, ICLR 2019, arXiv:1810.00861. Deviation: the authors' sign
       leaves a weight that is exactly 0 at 0 for ever; here it counts as +1.

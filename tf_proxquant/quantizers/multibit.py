@@ -42,8 +42,8 @@ class MultiBit(Quantizer):
 
     Example:
       >>> import numpy as np
-      >>> np.array(MultiBit(2, optimal=True).levels(np.array([-5.0, -3.0, 1.0, 1.0])))
-      array([-4., -1.,  1.,  4.])
+      >>> np.array(MultiBit(2, optimal=True).levels(np.array([-5.0, -3.0, 1.0, 1.0]))).tolist()
+      [-4.0, -1.0, 1.0, 4.0]
 
     Reference: Xu et al., ICLR 2018, arXiv:1802.00150; Bai, Wang, Liberty, ICLR 2019,
       arXiv:1810.00861. Deviations: the nearest level always, where the authors' codes are greedy;

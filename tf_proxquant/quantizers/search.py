@@ -38,6 +38,7 @@ SHAPES = {
 }
 MOVES = (0.6, 0.8, 1.25, 1.6)
 ROUNDS = 30
+HOPS = 2
 
 
 def searched_scales(sizes, first):
@@ -58,10 +59,11 @@ def searched_scales(sizes, first):
     ascending = ops.sort(sizes / unit, axis=1)
     table = ascending, prefix_sums(ascending)
     starts = ops.concatenate([_starts(ascending, first.shape[1]), (first / unit)[:, None]], axis=1)
-    best = _best(table, _alternate(table, starts, ROUNDS), 1)
-    moved = _alternate(table, ops.concatenate([_moves(best), best], axis=1), ROUNDS)
-    best = _alternate(table, _best(table, moved, 4), 4 * ROUNDS)
-    return _best(table, best, 1)[:, 0] * unit
+    best = _best(table, _alternate(table, starts, ROUNDS), 4)
+    for _ in range(HOPS):
+        moved = ops.concatenate([_moves(best[:, :1]), best], axis=1)
+        best = _best(table, _alternate(table, moved, ROUNDS), 4)
+    return _best(table, _alternate(table, best, 4 * ROUNDS), 1)[:, 0] * unit
 
 
 def _starts(ascending, bits):

@@ -35,8 +35,8 @@ class Ternary(Quantizer):
     Example:
       >>> import numpy as np
       >>> weights = np.array([-2.0, -0.25, 0.25, 2.0, 3.0])
-      >>> np.array(Ternary(optimal=True).levels(weights))
-      array([-2. ,  0. ,  2.5])
+      >>> np.array(Ternary(optimal=True).levels(weights)).tolist()
+      [-2.0, 0.0, 2.5]
 
     Reference: Bai, Wang, Liberty, ICLR 2019, arXiv:1810.00861; the rule is that of Zhu et al.,
       arXiv:1612.01064. Deviation: calling the quantizer moves a weight to the nearest level,

@@ -34,8 +34,8 @@ class Uniform(Quantizer):
 
     Example:
       >>> import numpy as np
-      >>> np.array(Uniform(2, mid_rise=True).levels(np.array([-3.0, -1.0, 1.0, 3.0])))
-      array([-3., -1.,  1.,  3.])
+      >>> np.array(Uniform(2, mid_rise=True).levels(np.array([-3.0, -1.0, 1.0, 3.0]))).tolist()
+      [-3.0, -1.0, 1.0, 3.0]
     """
 
     def __init__(self, bits, axis=None, *, narrow_range=False, mid_rise=False):

@@ -27,6 +27,7 @@ PLAIN, FLOATS = 0, 1  # kinds of segment; a kind of 2 or more is the base of the
 MAX_BASE = 16  # above 16 values a byte holds one digit and packing saves nothing
 MIN_BYTES = 64  # of a constant that is described on its own; digits below it are refused
 OWN_BLOCK = 1024  # a piece of so many bytes may pay for Huffman tables of its own
+PATIENCE_BYTES = 1 << 20  # beyond, level 9 takes minutes on two values and wins little
 SEGMENT_COST = 12  # bytes that one more segment costs, about
 
 
@@ -48,7 +49,7 @@ def compress(tflite):
     if len(tflite) > MAX_BYTES:
         raise ValueError(f"A .tflite file ends at 2 GiB. Received: {len(tflite)} bytes")
     streams = _cut(tflite, _plan(tflite))
-    archive = _assemble(tflite, streams, level=9)
+    archive = _assemble(tflite, streams, level=9 if len(tflite) <= PATIENCE_BYTES else 6)
     if max(len(tflite), *map(_total, streams)) > MAX_RATIO * len(archive):
         archive = _assemble(tflite, streams, level=0)
     if expand(archive) != tflite:

@@ -83,7 +83,7 @@ def export(
         profile=profile,
         bytes=len(content),
         float_bytes=len(float_content),
-        gzip_bytes=len(zlib.compress(content, 9)),
+        gzip_bytes=len(zlib.compress(content, 6)),
         rows=rows,
         errors=errors,
         notes=(*remarks, *notes),

@@ -39,7 +39,7 @@ def inspect(path):
         profile="",
         bytes=len(content),
         float_bytes=None,
-        gzip_bytes=len(zlib.compress(content, 9)),
+        gzip_bytes=len(zlib.compress(content, 6)),
         rows=tuple(rows),
     )
 

@@ -41,7 +41,7 @@ class ExportReport:
       profile: that wrote it; "" if unknown.
       bytes: size of the file.
       float_bytes: size of the float file it was made from; None if unknown.
-      gzip_bytes: size of the file after deflate at level 9.
+      gzip_bytes: size of the file after deflate at level 6, as gzip does.
       rows: tuple of `TensorRow`, in the order of the file.
       errors: dict {kernel set: largest output difference over largest output}, against the float
         file on the same kernels and against the Keras model; empty if not verified.

@@ -145,7 +145,7 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
     @property
     def frozen(self):
         """True once `freeze_step` updates are done: the selected weights stay as they are."""
-        return self.freeze_step is not None and int(self.iterations) >= self.freeze_step
+        return self.freeze_step is not None and int(ops.copy(self.iterations)) >= self.freeze_step
 
     def snap(self):
         """Rounds the selected weights to their grid now, in place, unless they are frozen.

@@ -6,23 +6,10 @@ import keras
 from keras import ops
 
 from tf_proxquant import schedules, selection
-from tf_proxquant.quantizers.base import Quantizer
+from tf_proxquant.optimizers import arguments
 
 # What becomes of the selected weights at one call of `apply`.
 PULL, SNAP, HOLD = 0, 1, 2
-
-_BELONGS_TO_INNER = (
-    "learning_rate",
-    "weight_decay",
-    "clipnorm",
-    "clipvalue",
-    "global_clipnorm",
-    "use_ema",
-    "ema_momentum",
-    "ema_overwrite_frequency",
-    "loss_scale_factor",
-    "gradient_accumulation_steps",
-)
 
 
 class QuantizingOptimizer(keras.optimizers.Optimizer):
@@ -47,16 +34,18 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         name,
         refused,
     ):
-        _refuse(type(self).__name__, refused)
-        inner_optimizer = _inner(type(self).__name__, inner_optimizer)
-        _check_quantizers(quantizer, select)
+        arguments.refuse(type(self).__name__, refused)
+        inner_optimizer = arguments.check_inner(
+            type(self).__name__, inner_optimizer, not_a=QuantizingOptimizer
+        )
+        arguments.check_quantizers(quantizer, select)
         selection.validate(select)
         super().__init__(learning_rate=0.0, name=name)
         self.inner_optimizer = inner_optimizer
         self.quantizer = quantizer
-        self.strength = _strength(strength)
+        self.strength = arguments.as_schedule(strength)
         self.select = select
-        self.clip = None if clip is None else _positive("clip", clip)
+        self.clip = None if clip is None else arguments.check_positive("clip", clip)
         self.freeze_step = (
             None if freeze_step is None else schedules.check_integer("freeze_step", freeze_step, 0)
         )
@@ -271,7 +260,7 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
             "inner_optimizer": serialize(self.inner_optimizer),
             "quantizer": serialize(self.quantizer),
             "strength": serialize(self.strength),
-            "select": _serialize_select(self.select),
+            "select": arguments.serialize_select(self.select),
             "clip": self.clip,
             "freeze_step": self.freeze_step,
             "update_levels_every": self.update_levels_every,
@@ -282,7 +271,7 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         config = dict(config)
         for key in ("inner_optimizer", "quantizer", "strength", "select"):
             if isinstance(config.get(key), dict):
-                config[key] = _deserialize(config[key], custom_objects)
+                config[key] = arguments.deserialize(config[key], custom_objects)
         return cls(**config)
 
 
@@ -331,76 +320,3 @@ def _outside_graph():
     from keras.src.utils.module_utils import tensorflow
 
     return tensorflow.init_scope()
-
-
-def _inner(outer, inner_optimizer):
-    if isinstance(inner_optimizer, str):
-        inner_optimizer = keras.optimizers.get(inner_optimizer)
-    if not isinstance(inner_optimizer, keras.optimizers.Optimizer):
-        raise ValueError(
-            f"{outer} wraps a keras.optimizers.Optimizer. Received: "
-            f"inner_optimizer={inner_optimizer!r}. Pass for example keras.optimizers.Adam(0.01)."
-        )
-    if isinstance(inner_optimizer, QuantizingOptimizer):
-        raise ValueError(
-            f"{outer} cannot wrap another quantizing optimizer. Received: inner_optimizer="
-            f"{type(inner_optimizer).__name__}. Pass its own inner optimizer instead."
-        )
-    if isinstance(inner_optimizer, keras.optimizers.LossScaleOptimizer):
-        raise ValueError(
-            f"{outer} cannot wrap a LossScaleOptimizer, whose skipped steps it would not see. "
-            f"Use the other order: LossScaleOptimizer({outer}(...))."
-        )
-    return inner_optimizer
-
-
-def _refuse(outer, kwargs):
-    for argument in kwargs:
-        if argument in _BELONGS_TO_INNER:
-            raise ValueError(
-                f"{outer} does not take `{argument}`. Received: {argument}={kwargs[argument]!r}. "
-                "Set it on the inner optimizer."
-            )
-    if kwargs:
-        raise ValueError(f"{outer} does not know the arguments {sorted(kwargs)}.")
-
-
-def _check_quantizers(quantizer, select):
-    chosen = [quantizer]
-    if isinstance(select, dict):
-        chosen = [q for q in [quantizer, *select.values()] if q is not None]
-    for item in chosen:
-        if not isinstance(item, Quantizer):
-            raise ValueError(
-                f"A quantizer must be a pq.quantizers.Quantizer. Received: {item!r}. "
-                "Pass for example pq.Binary(), an instance."
-            )
-
-
-def _strength(strength):
-    if strength is None or isinstance(strength, schedules.Schedule) or callable(strength):
-        return strength
-    return schedules.Constant(schedules.check_number("strength", strength))
-
-
-def _positive(name, value):
-    value = schedules.check_number(name, value)
-    if value == 0:
-        raise ValueError(f"`{name}` must be greater than 0, or None. Received: {name}=0.")
-    return value
-
-
-def _serialize_select(select):
-    if isinstance(select, dict):
-        items = {k: keras.saving.serialize_keras_object(q) for k, q in select.items()}
-        return {"patterns": items}
-    return keras.saving.serialize_keras_object(select) if callable(select) else select
-
-
-def _deserialize(config, custom_objects):
-    def revive(item):
-        return keras.saving.deserialize_keras_object(item, custom_objects=custom_objects)
-
-    if set(config) == {"patterns"}:
-        return {key: revive(item) for key, item in config["patterns"].items()}
-    return revive(config)

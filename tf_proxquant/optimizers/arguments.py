@@ -1,0 +1,100 @@
+"""Checks and configs of the optimizers' arguments."""
+
+import keras
+
+from tf_proxquant import schedules
+from tf_proxquant.quantizers import Quantizer
+
+_BELONGS_TO_INNER = (
+    "learning_rate",
+    "weight_decay",
+    "clipnorm",
+    "clipvalue",
+    "global_clipnorm",
+    "use_ema",
+    "ema_momentum",
+    "ema_overwrite_frequency",
+    "loss_scale_factor",
+    "gradient_accumulation_steps",
+)
+
+
+def check_inner(outer, inner_optimizer, not_a):
+    """Returns the inner optimizer, an instance that is not a `not_a`, or raises ValueError."""
+    if isinstance(inner_optimizer, str):
+        inner_optimizer = keras.optimizers.get(inner_optimizer)
+    if not isinstance(inner_optimizer, keras.optimizers.Optimizer):
+        raise ValueError(
+            f"{outer} wraps a keras.optimizers.Optimizer. Received: "
+            f"inner_optimizer={inner_optimizer!r}. Pass for example keras.optimizers.Adam(0.01)."
+        )
+    if isinstance(inner_optimizer, not_a):
+        raise ValueError(
+            f"{outer} cannot wrap another quantizing optimizer. Received: inner_optimizer="
+            f"{type(inner_optimizer).__name__}. Pass its own inner optimizer instead."
+        )
+    if isinstance(inner_optimizer, keras.optimizers.LossScaleOptimizer):
+        raise ValueError(
+            f"{outer} cannot wrap a LossScaleOptimizer, whose skipped steps it would not see. "
+            f"Use the other order: LossScaleOptimizer({outer}(...))."
+        )
+    return inner_optimizer
+
+
+def refuse(outer, kwargs):
+    """Raises ValueError if there are arguments left; names the place of Keras' own."""
+    for argument in kwargs:
+        if argument in _BELONGS_TO_INNER:
+            raise ValueError(
+                f"{outer} does not take `{argument}`. Received: {argument}={kwargs[argument]!r}. "
+                "Set it on the inner optimizer."
+            )
+    if kwargs:
+        raise ValueError(f"{outer} does not know the arguments {sorted(kwargs)}.")
+
+
+def check_quantizers(quantizer, select):
+    """Raises ValueError unless `quantizer`, and the values of a dict, are quantizers."""
+    chosen = [quantizer]
+    if isinstance(select, dict):
+        chosen = [q for q in [quantizer, *select.values()] if q is not None]
+    for item in chosen:
+        if not isinstance(item, Quantizer):
+            raise ValueError(
+                f"A quantizer must be a pq.quantizers.Quantizer. Received: {item!r}. "
+                "Pass for example pq.Binary(), an instance."
+            )
+
+
+def as_schedule(strength):
+    """Returns a schedule as it is and a number as `Constant`."""
+    if strength is None or isinstance(strength, schedules.Schedule) or callable(strength):
+        return strength
+    return schedules.Constant(schedules.check_number("strength", strength))
+
+
+def check_positive(name, value):
+    """Returns `value` as a finite float > 0, or raises ValueError."""
+    value = schedules.check_number(name, value)
+    if value == 0:
+        raise ValueError(f"`{name}` must be greater than 0, or None. Received: {name}=0.")
+    return value
+
+
+def serialize_select(select):
+    """Returns `select` as a config."""
+    if isinstance(select, dict):
+        items = {k: keras.saving.serialize_keras_object(q) for k, q in select.items()}
+        return {"patterns": items}
+    return keras.saving.serialize_keras_object(select) if callable(select) else select
+
+
+def deserialize(config, custom_objects):
+    """Revives what `serialize_select` or Keras wrote."""
+
+    def revive(item):
+        return keras.saving.deserialize_keras_object(item, custom_objects=custom_objects)
+
+    if set(config) == {"patterns"}:
+        return {key: revive(item) for key, item in config["patterns"].items()}
+    return revive(config)

@@ -1,5 +1,6 @@
 """Export of the fast profile: exact weights, right outputs, no harm to the target."""
 
+import dataclasses
 import os
 import pathlib
 import tempfile
@@ -12,7 +13,7 @@ import keras
 import numpy as np
 
 from tf_proxquant import litert
-from tf_proxquant.litert import convert, flatbuffer, runtime
+from tf_proxquant.litert import convert, flatbuffer, profiles, runtime
 
 
 def small_cnn(seed=0):
@@ -98,7 +99,7 @@ class ExportTest(unittest.TestCase):
         report = litert.export(model, self.path)
         (row,) = [row for row in report.rows if row.form == "float32"]
         self.assertEqual(row.shape, (10, 144))
-        self.assertIn("levels", row.reason)
+        self.assertIn("too many distinct values", row.reason)
 
     def test_bad_arguments_leave_the_old_file(self):
         self.path.write_bytes(b"old")
@@ -128,7 +129,8 @@ class ExportTest(unittest.TestCase):
 
     def test_a_file_that_fails_its_check_replaces_nothing(self):
         self.path.write_bytes(b"old")
-        no_budget = unittest.mock.patch("tf_proxquant.litert.verify.ERROR_BUDGET", -1.0)
+        strict = dataclasses.replace(profiles.PROFILES["fast"], error_budget=-1.0)
+        no_budget = unittest.mock.patch.dict(profiles.PROFILES, fast=strict)
         with no_budget, self.assertRaisesRegex(litert.VerificationError, "Outputs differ"):
             litert.export(small_cnn(), self.path)
         self.assertEqual(os.listdir(self.folder), ["model.tflite"])

@@ -123,6 +123,9 @@ CASES = {
     "subclassed": subclassed,
 }
 
+# Weights that the dynamic profile must feed straight into their operators, at least.
+DYNAMIC = {"dense_norm": 1, "dense_on_sequence": 1, "lstm_unrolled": 2, "lstm": 2, "nested": 3}
+
 
 class OperatorsTest(parameterized.TestCase):
     def setUp(self):
@@ -143,6 +146,34 @@ class OperatorsTest(parameterized.TestCase):
                 self.assertGreaterEqual(len(low), num_kernels, message)
                 self.assertLessEqual(report.max_error, 2e-5, message)
                 self.assertEqual(set(report.errors), set(runtime.KERNELS))
+
+    @parameterized.named_parameters(*((name, name) for name in DYNAMIC))
+    def test_dynamic_feeds_integers_straight_into_dense_layers_and_lookups(self, name):
+        model = put_on_grid(CASES[name](), [-0.125, 0, 0.125])
+        report = litert.export(model, self.path, "dynamic")
+        direct = [row for row in report.rows if row.form == "int2 direct"]
+        self.assertGreaterEqual(len(direct), DYNAMIC[name], str(report))
+        self.assertGreater(report.max_error, 2e-5)  # 8-bit activations are not hidden
+        self.assertLess(report.max_error, 0.1)
+        shown = [row.form for row in litert.inspect(self.path).rows]
+        self.assertEqual(shown.count("int2 direct"), len(direct))
+
+    def test_dynamic_leaves_convolutions_exact(self):
+        model = put_on_grid(CASES["conv"](), [-0.125, 0, 0.125])
+        report = litert.export(model, self.path, "dynamic")
+        self.assertEqual([row.form for row in report.rows], ["int8"])
+        self.assertLess(report.max_error, 2e-5)
+
+    def test_an_open_batch_stays_open_and_a_loop_fixes_it_with_a_note(self):
+        for name, notes in (("conv", 0), ("lstm_unrolled", 0), ("lstm", 1)):
+            report = litert.export(put_on_grid(CASES[name](), [-1, 1]), self.path)
+            self.assertEqual(len(report.notes), notes, name)
+            model = CASES[name]()
+            batch = np.ones((3, *model.input_shape[1:]), model.input.dtype)
+            self.assertEqual(len(litert.predict(self.path, batch)), 3)
+        fixed = litert.export(CASES["conv"](), self.path, batch_size=2)
+        self.assertEqual(fixed.notes, ())
+        self.assertEqual(runtime.Runner(self.path.read_bytes()).inputs.popitem()[1]["shape"][0], 2)
 
 
 if __name__ == "__main__":

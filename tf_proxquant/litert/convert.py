@@ -9,8 +9,7 @@ import numpy as np
 
 from tf_proxquant.litert import untrusted
 
-# In the converter's message when a loop gathers its outputs over a dimension it does not know.
-TENSOR_LISTS = "Lowering tensor list ops is failed"
+FIXED_BATCH = "batch fixed at 1: LiteRT has no looped recurrent layer over an open batch"
 
 
 class MissingFileError(FileNotFoundError, ValueError):
@@ -96,13 +95,23 @@ def convert(model, batch_size=None, input_signature=None):
         )
     if batch_size is not None and input_signature is None:
         input_signature = _fixed_signature(model, batch_size)
-    try:
-        return _convert(model, input_signature), ()
-    except ValueError as error:
-        if input_signature is not None or TENSOR_LISTS not in str(error.__cause__):
-            raise
-    content = _convert(model, _fixed_signature(model, 1))
-    return content, ("batch fixed at 1: LiteRT has no looped recurrent layer over an open batch",)
+    if input_signature is None and any(map(_is_loop, _all_layers(model))):
+        return _convert(model, _fixed_signature(model, 1)), (FIXED_BATCH,)
+    return _convert(model, input_signature), ()
+
+
+def _all_layers(layer):
+    """Layers of a model, those of nested models and wrappers included."""
+    parts = [*getattr(layer, "layers", ())]
+    parts += [getattr(layer, name, None) for name in ("layer", "forward_layer", "backward_layer")]
+    for part in parts:
+        if isinstance(part, keras.layers.Layer):
+            yield part
+            yield from _all_layers(part)
+
+
+def _is_loop(layer):
+    return isinstance(layer, keras.layers.RNN) and not getattr(layer, "unroll", False)
 
 
 def _convert(model, input_signature):

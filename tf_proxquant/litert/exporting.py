@@ -7,10 +7,21 @@ import pathlib
 import uuid
 import zlib
 
-from tf_proxquant.litert import balanced, convert, flatbuffer, profiles, rewrite, runtime
+from tf_proxquant.litert import (
+    balanced,
+    budget,
+    convert,
+    dynamic,
+    flatbuffer,
+    profiles,
+    rewrite,
+    runtime,
+)
 from tf_proxquant.litert import verify as verification
 from tf_proxquant.litert.archive import SUFFIX, compress
 from tf_proxquant.litert.report import ExportReport
+
+MOVED_BACK = "moved back onto its grid by an ulp or two"
 
 
 def export(
@@ -38,8 +49,11 @@ def export(
       model_or_path: built `keras.Model`, or the path of a .keras, .h5 or float .tflite file. A
         model is only read.
       path: of the file to write, ending in .tflite. Replaced at the end, in one step.
-      profile: "fast": int8 codes behind DEQUANTIZE, float speed. "balanced": convolutions as matrix
-        products over 1 to 4 bits where that pays, the rest as fast; needs a fixed input size.
+      profile: "fast": int8 codes behind DEQUANTIZE, float speed. "small": the smallest form of each
+        tensor, 1 to 8 bits. "balanced": convolutions as matrix products over 1 to 4 bits where that
+        pays, the rest as fast; needs a fixed input size. "dynamic": for dense and recurrent models,
+        integer weights straight into FULLY_CONNECTED and EMBEDDING_LOOKUP, the least memory and
+        time; activations are rounded to 8 bits at run time, and the report gives the error.
       verify: decode every weight with the LiteRT runtime and compare it bit for bit with the float
         file; compare outputs with the float file and with Keras, on XNNPACK and on the builtin
         kernels, to 2e-5 of the largest output.
@@ -50,7 +64,9 @@ def export(
       input_signature: as for `keras.Model.export`.
       strip_names: drop tensor names and metadata; by default only in the small profiles.
       max_slowdown: latency allowed over that of the float file, at batch 1 on one thread with
-        XNNPACK: 1.25 by default for "balanced", no limit for "small".
+        XNNPACK, checked by timing. By default 1.25 for "balanced"; for "small" no limit, but forms
+        that are decoded at every call only where that is in proportion to the operator's work.
+        math.inf takes the smallest form whatever it costs.
       max_ulps: units in the last place by which a weight may move back onto an integer grid that
         the BatchNorm fold rounded it off, which the report tells; 0 keeps all bits of the
         converted file and leaves such tensors float or in a slower form. See `levels.undo_blur`.
@@ -72,7 +88,12 @@ def export(
     errors = {}
     if verify:
         errors = check(
-            content, float_content, exact, None if source is float_content else source, inputs
+            content,
+            float_content,
+            exact,
+            None if source is float_content else source,
+            inputs,
+            settings.error_budget,
         )
     packed = compress(content) if archive else None
     write_file(target, content)
@@ -95,6 +116,10 @@ def _choose(float_content, settings, encode_all, max_slowdown):
     """What `encode_all` returns, within `max_slowdown`, and notes for the report."""
     if settings.is_balanced:
         return balanced.encode(float_content, max_slowdown or 1.25, encode_all)
+    if settings.is_budgeted and max_slowdown is not None:
+        return budget.encode(float_content, max_slowdown, settings, encode_all)
+    if settings.is_dynamic:
+        return *encode_all(prepare=dynamic.prepare), dynamic.NOTES
     return *encode_all(), ()
 
 
@@ -112,7 +137,7 @@ def check_target(path):
     return target
 
 
-def encode(float_content, settings, strip_names, max_ulps=0, prepare=None):
+def encode(float_content, settings, strip_names, max_ulps=0, prepare=None, accepts=None):
     """Re-encodes a float file.
 
     Args:
@@ -121,6 +146,7 @@ def encode(float_content, settings, strip_names, max_ulps=0, prepare=None):
       strip_names: drop tensor names and metadata.
       max_ulps: see `rewrite.undo_blur`.
       prepare: None, or a function (`flatbuffer.Model`) -> (rows, weights) that edits it first.
+      accepts: see `profiles.choose`.
 
     Returns: (bytes of the new file, tuple of `TensorRow`, weights to find in it: dict
       {(subgraph, tensor index): float32 array}).
@@ -129,10 +155,10 @@ def encode(float_content, settings, strip_names, max_ulps=0, prepare=None):
     moved_back = rewrite.undo_blur(model, max_ulps)
     rows, exact_weights = prepare(model) if prepare else ([], [])
     weights = rewrite.find_weights(model)
-    chosen = [
-        profiles.choose(weight, settings, (weight.graph, weight.index) in moved_back)
-        for weight in weights
-    ]
+    chosen = []
+    for weight in weights:
+        remark = MOVED_BACK if (weight.graph, weight.index) in moved_back else ""
+        chosen.append(profiles.choose(weight, settings, remark, accepts))
     encodings = [encoding for encoding, _ in chosen]
     rewrite.replace(model, weights, encodings)
     exact_weights = exact_weights + [
@@ -144,7 +170,7 @@ def encode(float_content, settings, strip_names, max_ulps=0, prepare=None):
     return model.to_bytes(), (*rows, *(row for _, row in chosen)), exact
 
 
-def check(content, float_content, exact, model, inputs):
+def check(content, float_content, exact, model, inputs, error_budget):
     """Verifies a file; returns its output errors by kernel set.
 
     Raises: VerificationError: if a weight differs or an output error exceeds the budget.
@@ -157,10 +183,10 @@ def check(content, float_content, exact, model, inputs):
     references = None if model is None else verification.keras_outputs(model, runner, inputs)
     errors = verification.measure_errors(content, float_content, inputs, references)
     for kernels, error in errors.items():
-        if error > verification.ERROR_BUDGET:
+        if error > error_budget:
             raise verification.VerificationError(
                 f"Outputs differ by {error:.1e} of the largest output on the {kernels} kernels, "
-                f"more than {verification.ERROR_BUDGET:.0e}. Nothing was written."
+                f"more than {error_budget:.0e}. Nothing was written."
             )
     return errors
 

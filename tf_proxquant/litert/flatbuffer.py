@@ -117,7 +117,7 @@ class Model:
           options: an options object such as `schema.GatherOptionsT()`, or None.
         """
         operator = schema.OperatorT()
-        operator.opcodeIndex = self._opcode_index(builtin, version)
+        operator.opcodeIndex = self.opcode_index(builtin, version)
         operator.inputs = np.asarray(inputs, np.int32)
         operator.outputs = np.asarray(outputs, np.int32)
         if options is not None:
@@ -126,7 +126,8 @@ class Model:
             operator.builtinOptions = options
         return operator
 
-    def _opcode_index(self, builtin, version):
+    def opcode_index(self, builtin, version):
+        """Index of an operator code with this version, added if it is not there."""
         for index, entry in enumerate(self.model.operatorCodes):
             if entry.builtinCode == builtin and entry.version == version:
                 return index

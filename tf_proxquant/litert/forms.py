@@ -89,11 +89,10 @@ class Decoder:
         self.operators.append(operator)
 
 
-def encode_integer(weights, bits, axis=None):
-    """Codes k of `bits` bits with weight = float32(scale * k), behind one DEQUANTIZE.
+def find_codes(weights, bits, axis=None):
+    """(scales, int8 codes) with weight = float32(scale * code), or None off the grid.
 
-    int8 keeps to -127 .. 127; int4 and int2 use their whole range. None where the levels of some
-    channel are not integer multiples of one scale.
+    int8 keeps to -127 .. 127; int4 and int2 use their whole range.
     """
     largest = (1 << (bits - 1)) - 1
     smallest = -largest if bits == 8 else -largest - 1
@@ -103,7 +102,15 @@ def encode_integer(weights, bits, axis=None):
         return None
     scales, level_codes = grid
     codes = np.take_along_axis(level_codes, levels.index_levels(weights, found), axis=1)
-    codes = levels.from_rows(codes.astype(np.int8), weights.shape, axis)
+    return scales, levels.from_rows(codes.astype(np.int8), weights.shape, axis)
+
+
+def encode_integer(weights, bits, axis=None):
+    """Codes of 8, 4 or 2 bits behind one DEQUANTIZE; see `find_codes`."""
+    grid = find_codes(weights, bits, axis)
+    if grid is None:
+        return None
+    scales, codes = grid
     version = 2 if bits == 8 and scales.size == 1 else DEQUANTIZE_VERSIONS[bits]
 
     def write(decoder):
@@ -180,7 +187,7 @@ def encode_table(weights, bits, axis=None):
 
     num_bytes = -(-codes.size * bits // 8) + found.values.nbytes + starts.nbytes
     num_bytes += 4 * OPERATOR_BYTES
-    return Encoding(f"int{bits} table", bits, num_bytes, write, decode_cost=4.0)
+    return Encoding(f"int{bits} table", bits, num_bytes, write, decode_cost=6.0)
 
 
 def encode_sum(weights, axis=None):

@@ -52,7 +52,7 @@ def encode_planes(weights, axis=None):
         )
         decoder.finish(BuiltinOperator.MUL, [signs, decoder.constant(scales)], MulOptionsT())
 
-    return forms.Encoding("1 bit", 1, num_bytes, write, decode_cost=0.75)
+    return forms.Encoding("1 bit", 1, num_bytes, write, decode_cost=1.0)
 
 
 def _table(decoder):

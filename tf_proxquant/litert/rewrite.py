@@ -18,6 +18,7 @@ class Weight:
       name: tensor name in the converted file.
       values: float32 array.
       consumers: operator names, in order.
+      num_uses: multiply-adds per weight at batch 1: the positions of the output of its reader.
     """
 
     graph: int
@@ -25,25 +26,46 @@ class Weight:
     name: str
     values: np.ndarray
     consumers: tuple[str, ...]
+    num_uses: int = 1
 
 
 def find_weights(model):
     """Every constant float32 tensor of two dimensions or more, in the order of the readers."""
     found = []
     for number, graph in enumerate(model.subgraphs):
-        consumers = {}
-        for operator in graph.operators:
-            for index in () if operator.inputs is None else operator.inputs:
-                consumers.setdefault(int(index), []).append(model.operator_name(operator))
-        for index in consumers:
+        for index, readers in find_readers(graph).items():
             tensor = graph.tensors[index]
-            if index < 0 or tensor.type != TensorType.FLOAT32:
+            if tensor.type != TensorType.FLOAT32 or model.constant(tensor) is None:
                 continue
-            if model.constant(tensor) is None or len(flatbuffer.tensor_shape(tensor)) < 2:
-                continue
-            name = flatbuffer.layer_name(tensor)
-            found.append(Weight(number, index, name, model.array(tensor), tuple(consumers[index])))
+            if len(flatbuffer.tensor_shape(tensor)) >= 2:
+                found.append(
+                    Weight(
+                        graph=number,
+                        index=index,
+                        name=flatbuffer.layer_name(tensor),
+                        values=model.array(tensor),
+                        consumers=tuple(model.operator_name(operator) for operator in readers),
+                        num_uses=max(_num_positions(model, graph, r) for r in readers),
+                    )
+                )
     return found
+
+
+def find_readers(graph):
+    """Operators that read each tensor of a graph: dict {tensor index: list of operators}."""
+    readers = {}
+    for operator in graph.operators:
+        for index in () if operator.inputs is None else operator.inputs:
+            if index >= 0:
+                readers.setdefault(int(index), []).append(operator)
+    return readers
+
+
+def _num_positions(model, graph, operator):
+    if model.operator_name(operator) == "GATHER":
+        return 0  # reads a few rows of the table
+    shape = flatbuffer.tensor_shape(graph.tensors[operator.outputs[0]])
+    return int(np.prod(shape[1:-1])) if len(shape) > 2 else 1
 
 
 def undo_blur(model, max_ulps):

@@ -1,6 +1,7 @@
 """Export of the fast profile: exact weights, right outputs, no harm to the target."""
 
 import dataclasses
+import math
 import os
 import pathlib
 import tempfile
@@ -13,7 +14,7 @@ import keras
 import numpy as np
 
 from tf_proxquant import litert
-from tf_proxquant.litert import convert, flatbuffer, profiles, runtime
+from tf_proxquant.litert import convert, flatbuffer, levels, profiles, runtime
 
 
 def small_cnn(seed=0):
@@ -101,6 +102,34 @@ class ExportTest(unittest.TestCase):
         self.assertEqual(row.shape, (10, 144))
         self.assertIn("too many distinct values", row.reason)
 
+    def test_a_grid_blurred_by_the_batchnorm_fold_is_restored_and_reported(self):
+        model = small_cnn()
+        conv = model.layers[1].kernel
+        codes = np.random.default_rng(0).integers(-7, 8, conv.shape).astype("float32")
+        conv.assign(np.float32(0.0317) * codes)
+        strict = litert.export(model, self.path, max_ulps=0)
+        self.assertEqual(strict.rows[0].form, "float32")
+        report = litert.export(model, self.path)
+        self.assertEqual(report.rows[0].form, "int8")
+        self.assertIn("ulp", report.rows[0].reason)
+        self.assertLess(report.max_error, 2e-5)
+
+    def test_noise_of_an_ulp_on_the_levels_is_not_taken_for_a_blurred_grid(self):
+        weights = np.random.default_rng(0).choice(np.float32([-0.3, 0, 0.1]), (4, 500))
+        noisy = np.where(np.arange(500) % 2, weights, np.nextafter(weights, np.float32(1)))
+        for axis in (None, 0):
+            self.assertIsNone(levels.undo_blur(noisy, axis, 2))
+
+    def test_a_latency_budget_trades_size(self):
+        model = keras.Sequential([keras.Input((256,)), *(keras.layers.Dense(256),) * 1])
+        kernel = model.layers[0].kernel
+        kernel.assign(np.random.default_rng(0).choice([-0.1, 0.1], kernel.shape))
+        forms = {
+            limit: litert.export(model, self.path, "small", max_slowdown=limit).rows[0].form
+            for limit in (1, None, math.inf)
+        }
+        self.assertEqual(forms, {1: "int8", None: "int2", math.inf: "1 bit"})
+
     def test_bad_arguments_leave_the_old_file(self):
         self.path.write_bytes(b"old")
         model = small_cnn()
@@ -111,6 +140,11 @@ class ExportTest(unittest.TestCase):
             (self.folder / "no.keras", self.path, {}, "no model file"),
             (self.folder / "no.txt", self.path, {}, "must end in .keras"),
             (3, self.path, {}, "Received: 3"),
+            (model, self.path, {"dense_bits": 3}, "dense_bits must be"),
+            (model, self.path, {"batch_size": 0}, "batch_size must be"),
+            (model, self.path, {"profile": "small", "max_slowdown": 0.5}, "max_slowdown must be"),
+            (model, self.path, {"inputs": np.zeros((1, 3))}, "has shape"),
+            (keras.Sequential([keras.layers.Dense(3)]), self.path, {}, "Build the model"),
         ]
         for source, path, options, message in cases:
             with self.subTest(message), self.assertRaisesRegex(ValueError, message):

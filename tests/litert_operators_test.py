@@ -150,13 +150,20 @@ class OperatorsTest(parameterized.TestCase):
     @parameterized.named_parameters(*((name, name) for name in DYNAMIC))
     def test_dynamic_feeds_integers_straight_into_dense_layers_and_lookups(self, name):
         model = put_on_grid(CASES[name](), [-0.125, 0, 0.125])
-        report = litert.export(model, self.path, "dynamic")
+        report = litert.export(model, self.path, "dynamic", dense_bits=2)
         direct = [row for row in report.rows if row.form == "int2 direct"]
         self.assertGreaterEqual(len(direct), DYNAMIC[name], str(report))
         self.assertGreater(report.max_error, 2e-5)  # 8-bit activations are not hidden
         self.assertLess(report.max_error, 0.1)
         shown = [row.form for row in litert.inspect(self.path).rows]
         self.assertEqual(shown.count("int2 direct"), len(direct))
+
+    def test_dynamic_takes_four_bits_for_dense_layers_by_default_and_two_for_tables(self):
+        model = put_on_grid(CASES["lstm_unrolled"](), [-0.125, 0, 0.125])
+        report = litert.export(model, self.path, "dynamic")
+        forms = {row.operators[0]: row.form for row in report.rows}
+        self.assertEqual(forms["FULLY_CONNECTED"], "int4 direct")
+        self.assertEqual(forms["GATHER"], "int2 direct")
 
     def test_dynamic_leaves_convolutions_exact(self):
         model = put_on_grid(CASES["conv"](), [-0.125, 0, 0.125])

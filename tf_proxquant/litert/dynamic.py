@@ -16,11 +16,12 @@ LOOKUP_VERSIONS = {8: 4, 4: 4, 2: 5}
 NOTES = ("activations of dense layers are rounded to 8 bits at run time",)
 
 
-def prepare(model):
+def prepare(model, dense_bits=4):
     """Turns dense layers and embeddings of a float model over to integer weights.
 
     Args:
       model: `flatbuffer.Model`, edited in place.
+      dense_bits: the fewest bits for the weights of a dense layer, 2, 4 or 8.
 
     Returns: (list of `TensorRow`, list of `rewrite.Weight` with the index of the integer tensor).
     """
@@ -31,7 +32,7 @@ def prepare(model):
         feed = _FEEDS.get(weight.consumers[0])
         if feed is None or not all(_fits(model, graph, weight, r) for r in readers):
             continue
-        found = _smallest_codes(weight.values)
+        found = _smallest_codes(weight.values, dense_bits if feed is _feed_dense else 2)
         if found is None:
             continue
         bits, scales, codes = found
@@ -62,16 +63,22 @@ def _fits(model, graph, weight, operator):
     return weight.index == operator.inputs[1] and weight.index != operator.inputs[0]
 
 
-def _smallest_codes(weights):
+def _smallest_codes(weights, min_bits):
     """(bits, scales, codes) with a scale for each row, or None off the grid."""
     for bits in (2, 4, 8):
-        # XNNPACK reads rows of int2 in whole bytes.
-        if bits == 2 and weights.shape[1] % 4:
+        # XNNPACK reads rows in whole bytes.
+        if bits < min_bits or weights.shape[1] * bits % 8:
             continue
         grid = forms.find_codes(weights, bits, axis=0)
         if grid is not None:
             return bits, *grid
     return None
+
+
+def check_bits(dense_bits):
+    """Refuses a `dense_bits` that no form has."""
+    if dense_bits not in FULLY_CONNECTED_VERSIONS:
+        raise ValueError(f"dense_bits must be 2, 4 or 8. Received: {dense_bits!r}")
 
 
 def _feed_dense(model, graph, operator, stored, bits):

@@ -37,6 +37,7 @@ def export(
     strip_names=None,
     max_slowdown=None,
     max_ulps=2,
+    dense_bits=4,
 ):
     """Writes the smallest or fastest .tflite file that keeps every weight exactly.
 
@@ -70,6 +71,8 @@ def export(
       max_ulps: units in the last place by which a weight may move back onto an integer grid that
         the BatchNorm fold rounded it off, which the report tells; 0 keeps all bits of the
         converted file and leaves such tensors float or in a slower form. See `levels.undo_blur`.
+      dense_bits: for "dynamic", the fewest bits for the weights of a dense layer: 4 is fastest
+        (docs/export.md), 2 takes half the memory at about the time of 8.
 
     Returns: `ExportReport`.
     Raises: ValueError: on bad arguments, weights that are not finite, a model that LiteRT cannot
@@ -77,6 +80,7 @@ def export(
     """
     target = check_target(path)
     settings = profiles.get(profile)
+    dynamic.check_bits(dense_bits)
     source = convert.load(model_or_path)
     float_content, remarks = source, ()
     if not isinstance(source, bytes):
@@ -84,7 +88,9 @@ def export(
         float_content, remarks = convert.convert(source, batch_size, input_signature)
     strip = settings.strip_names if strip_names is None else strip_names
     encode_all = functools.partial(encode, float_content, settings, strip, max_ulps)
-    content, rows, exact, notes = _choose(float_content, settings, encode_all, max_slowdown)
+    content, rows, exact, notes = _choose(
+        float_content, settings, encode_all, max_slowdown, dense_bits
+    )
     errors = {}
     if verify:
         errors = check(
@@ -112,14 +118,15 @@ def export(
     )
 
 
-def _choose(float_content, settings, encode_all, max_slowdown):
+def _choose(float_content, settings, encode_all, max_slowdown, dense_bits):
     """What `encode_all` returns, within `max_slowdown`, and notes for the report."""
     if settings.is_balanced:
         return balanced.encode(float_content, max_slowdown or 1.25, encode_all)
     if settings.is_budgeted and max_slowdown is not None:
         return budget.encode(float_content, max_slowdown, settings, encode_all)
     if settings.is_dynamic:
-        return *encode_all(prepare=dynamic.prepare), dynamic.NOTES
+        prepare = functools.partial(dynamic.prepare, dense_bits=dense_bits)
+        return *encode_all(prepare=prepare), dynamic.NOTES
     return *encode_all(), ()
 
 

@@ -10,8 +10,8 @@ ROUND_SECONDS = 0.002  # short, so that some rounds pass undisturbed on a busy m
 MIN_ROUNDS, MAX_ROUNDS = 8, 200
 
 
-def measure_slowdown(content, reference, seconds=0.6):
-    """Latency of a file over that of another on XNNPACK, with one thread and a batch of 1.
+def measure_slowdown(content, reference, seconds=0.6, kernels="xnnpack"):
+    """Latency of a file over that of another, with one thread and a batch of 1.
 
     The two take turns, and the fastest round of each counts: what else the machine does can only
     make a round slower.
@@ -20,10 +20,11 @@ def measure_slowdown(content, reference, seconds=0.6):
       content: bytes of a .tflite file.
       reference: bytes of the file it is compared with.
       seconds: time to spend, about; at least 8 rounds are run.
+      kernels: "xnnpack" or "builtin".
 
     Returns: float, above 1 where `content` is slower.
     """
-    interpreters = [_prepared(reference), _prepared(content)]
+    interpreters = [_prepared(reference, kernels), _prepared(content, kernels)]
     per_round = max(1, int(ROUND_SECONDS / _time(interpreters[0], 1)))
     best, end, rounds = [np.inf, np.inf], time.perf_counter() + seconds, 0
     while rounds < MIN_ROUNDS or (rounds < MAX_ROUNDS and time.perf_counter() < end):
@@ -40,8 +41,8 @@ def measure_latency(content):
     return min(_time(interpreter, per_round) for _ in range(MIN_ROUNDS))
 
 
-def _prepared(content):
-    interpreter = runtime.make_interpreter(content, "xnnpack", num_threads=1)
+def _prepared(content, kernels="xnnpack"):
+    interpreter = runtime.make_interpreter(content, kernels, num_threads=1)
     interpreter.allocate_tensors()
     generator = np.random.default_rng(0)
     for details in interpreter.get_input_details():

@@ -1,0 +1,55 @@
+"""The public names that users and outside code rely on."""
+
+import inspect
+import unittest
+
+import keras
+
+import tf_proxquant as pq
+
+
+class PublicNamesTest(unittest.TestCase):
+    def test_every_public_name_exists_and_is_documented(self):
+        for name in pq.__all__:
+            with self.subTest(name):
+                self.assertTrue((getattr(pq, name).__doc__ or "").strip())
+
+    def test_signatures_keep_their_order(self):
+        expected = {
+            pq.Binary: "scale axis",
+            pq.Ternary: "threshold symmetric optimal axis",
+            pq.MultiBit: "bits rounds optimal axis",
+            pq.Uniform: "bits axis",
+            pq.ProxQuant: "inner_optimizer quantizer strength regularizer select clip freeze_step",
+            pq.ProxConnect: "inner_optimizer quantizer strength prox select clip freeze_step",
+            pq.schedules.Linear: "rate every",
+            pq.schedules.Sigmoid: "start end steepness",
+            pq.select_kernels: "model skip_first skip_last skip",
+            pq.prox.prox_l1: "weights quantized tau",
+            pq.prox.prox_l2: "weights quantized tau",
+            pq.prox.prox_piecewise_affine: "weights levels inverse_slope",
+            pq.metrics.sign_changes: "before after",
+            pq.metrics.quantization_error: "weights quantized",
+            pq.export: "model_or_path path profile verify archive",
+            pq.models.resnet: "depth input_shape num_classes",
+        }
+        for thing, names in expected.items():
+            with self.subTest(thing.__name__):
+                found = list(inspect.signature(thing).parameters)
+                self.assertEqual(found[: len(names.split())], names.split())
+
+    def test_defaults_are_the_papers(self):
+        self.assertEqual((pq.Binary.regularizer, pq.Ternary.regularizer), ("l1", "l2"))
+        self.assertEqual(pq.Ternary().threshold, 0.7)
+        optimizer = pq.ProxQuant("adam", pq.Binary(), 1.0)
+        self.assertIsNone(optimizer.regularizer)
+        self.assertEqual(optimizer.name, "prox_quant")
+
+    def test_an_unknown_name_is_an_attribute_error(self):
+        with self.assertRaises(AttributeError):
+            pq.nonsense  # noqa: B018
+
+    def test_serializable_classes_are_registered_in_the_package(self):
+        for thing in (pq.Binary, pq.MultiBit, pq.ProxQuant, pq.ProxConnect, pq.schedules.Linear):
+            name = keras.saving.get_registered_name(thing)
+            self.assertEqual(name, f"tf_proxquant>{thing.__name__}")

@@ -53,8 +53,8 @@ flags.DEFINE_float(
     "Growth of the pull lambda per epoch (the paper's reg_rate, "
     "1e-4 for CIFAR-10). Default: a total pull that reaches the grid.",
 )
-flags.DEFINE_integer("full_precision_epochs", 30, "Epochs of the full-precision warm start.")
-flags.DEFINE_integer("epochs", 40, "Epochs of the main phase.")
+flags.DEFINE_integer("full_precision_epochs", 20, "Epochs of the full-precision warm start.")
+flags.DEFINE_integer("epochs", 50, "Epochs of the main phase.")
 flags.DEFINE_integer(
     "freeze_epoch",
     None,

@@ -203,7 +203,7 @@ class SettingsTest(unittest.TestCase):
             "learning_rate=0": {"learning_rate": 0.0},
             "strength=-1": {"strength": -1.0},
             "bits=9": {"bits": 9},
-            "freeze_epoch=41": {"freeze_epoch": 41},
+            "freeze_epoch=51": {"freeze_epoch": 51},
             "'vgg'": {"model": "vgg"},
             "'resnet21'": {"model": "resnet21"},
             "'magic'": {"method": "magic"},

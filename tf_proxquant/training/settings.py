@@ -34,8 +34,8 @@ class Settings:
     optimizer: str = "adam"
     learning_rate: float = 0.01
     strength: float | None = None
-    full_precision_epochs: int = 30
-    epochs: int = 40
+    full_precision_epochs: int = 20
+    epochs: int = 50
     freeze_epoch: int | None = None
     batch_size: int = 32
     seed: int = 0

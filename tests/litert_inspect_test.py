@@ -134,6 +134,31 @@ class _PackedOnce:
         return self.offset
 
 
+class SummaryTest(unittest.TestCase):
+    def test_levels_bits_and_memory_of_each_kernel(self):
+        printed = []
+        found = litert.summary(mixed_model(), printed.append)
+        kernels = [row for row in found.rows if row.path.endswith("kernel")]
+        self.assertEqual([row.num_levels for row in kernels], [2, 3, 3, 4, None])
+        self.assertEqual([row.bits for row in kernels], [1, 2, 2, 2, 32])
+        self.assertEqual(kernels[0].packed_bytes, 64 * 64 // 8 + 2 * 4)
+        self.assertEqual(kernels[4].packed_bytes, 4 * 64 * 64)
+        self.assertEqual(found.num_bytes, 5 * 4 * (64 * 64 + 64))
+        self.assertEqual(printed, [str(found)])
+        self.assertIn(f"{found.packed_bytes:,}", printed[0])
+
+    def test_levels_of_a_channel_each(self):
+        model = keras.Sequential([keras.Input((100,)), keras.layers.Dense(8, use_bias=False)])
+        signs = np.random.default_rng(0).choice([-1, 1], (100, 8))
+        model.layers[0].kernel.assign(signs * np.linspace(0.1, 1, 8))
+        (row,) = litert.summary(model, None).rows
+        self.assertEqual((row.num_levels, row.axis, row.bits), (2, 1, 1))
+
+    def test_an_unbuilt_model_is_refused(self):
+        with self.assertRaisesRegex(ValueError, "built keras.Model"):
+            litert.summary(keras.Sequential([keras.layers.Dense(3)]))
+
+
 class CommandTest(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()

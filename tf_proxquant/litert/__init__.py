@@ -5,6 +5,7 @@ from tf_proxquant.litert.exporting import export
 from tf_proxquant.litert.inspecting import inspect
 from tf_proxquant.litert.report import ExportReport, TensorRow
 from tf_proxquant.litert.runtime import predict
+from tf_proxquant.litert.summary import summary
 from tf_proxquant.litert.verify import VerificationError
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "export",
     "inspect",
     "predict",
+    "summary",
 ]

@@ -138,14 +138,14 @@ def channel_axes(ndim):
     return list(dict.fromkeys([None, 0, ndim - 1])) if ndim > 1 else [None]
 
 
-def count_levels(weights):
+def count_levels(weights, axes=None):
     """(axis, levels per channel) of the way to divide a tensor that shows the fewest levels.
 
     Returns (None, None) where more than half of the values of the largest channel are distinct:
     they are not levels.
     """
     best = None, None
-    for axis in channel_axes(weights.ndim):
+    for axis in channel_axes(weights.ndim) if axes is None else axes:
         found = read_levels(weights, axis)
         channel_size = weights.size // (1 if axis is None else weights.shape[axis] or 1)
         if found is None or 2 * found.num_levels > channel_size:

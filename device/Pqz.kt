@@ -74,20 +74,23 @@ object Pqz {
             }
         }
 
-        fun copyDigits(plan: Stream, base: Int, file: ByteArray, out: Int, count: Int) {
+        fun copyDigits(plan: Stream, kind: Int, file: ByteArray, out: Int, count: Int) {
+            val base = kind and 127
+            val size = if (kind and 128 != 0) 4 else 1 // bytes that a digit stands for
+            demand(base > 1 && count % size == 0, "digits of an impossible base")
             var width = 0
             var reach = 1
             while (reach * base <= 256) {
                 reach *= base
-                width++
+                width += size
             }
-            val values = plan.take(base)
+            val values = plan.take(base * size)
             var packed = take(count / width + (if (count % width != 0) 1 else 0))
             for (start in out until out + count step width) {
                 var digits = bytes[packed++].toInt() and 0xFF
                 demand(digits < reach, "a byte stands for no digits")
-                for (i in start until minOf(start + width, out + count)) {
-                    file[i] = plan.bytes[values + digits % base]
+                for (i in start until minOf(start + width, out + count) step size) {
+                    System.arraycopy(plan.bytes, values + digits % base * size, file, i, size)
                     digits /= base
                 }
             }

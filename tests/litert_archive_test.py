@@ -90,7 +90,10 @@ def small_model():
     rows = np.concatenate([draw([-9 * r, -r, r, 9 * r], (1, 600), seed=r) for r in range(1, 7)])
     floats = np.random.default_rng(0).normal(size=(7, 33)).astype(np.float32)
     wide = draw(range(-100, 100), (5, 41))
-    return flatbuffer([draw([-1, 1], (7, 99)), draw([-1, 0, 1], (5, 77)), rows, floats, wide])
+    scales = np.random.default_rng(1).random((5, 1), np.float32)
+    words = scales * draw([-1, 0, 1], (5, 99))
+    codes = [draw([-1, 1], (7, 99)), draw([-1, 0, 1], (5, 77)), rows]
+    return flatbuffer([*codes, floats, wide, words])
 
 
 def streams_of(data):
@@ -179,8 +182,8 @@ class ArchiveTest(parameterized.TestCase):
         kinds = set()
         while plan:
             kinds.add(plan[0])
-            del plan[: 5 + (plan[0] if plan[0] > 1 else 0)]
-        self.assertEqual(kinds, {archive.PLAIN, archive.FLOATS, 2, 3, 4})
+            del plan[: 5 + (plan[0] % 128 * (4 if plan[0] > 128 else 1) if plan[0] > 1 else 0)]
+        self.assertEqual(kinds, {archive.PLAIN, archive.FLOATS, 2, 3, 4, archive.WORDS + 3})
 
     @parameterized.parameters(
         ([-1, 1], [0.5, 0.5]),
@@ -201,6 +204,12 @@ class ArchiveTest(parameterized.TestCase):
         codes = np.stack([draw([-9 * r, -r, r, 9 * r], 900, seed=r) for r in range(1, 13)])
         size = len(archive.compress(flatbuffer([codes])))
         self.assertLess(size, codes.size / 4 + 600)
+
+    def test_floats_of_few_values_in_a_row_are_packed_as_codes(self):
+        generator = np.random.default_rng(2)
+        floats = np.stack([generator.normal(size=3)[draw([0, 1, 2], 2000)] for _ in range(40)])
+        size = len(archive.compress(flatbuffer([floats.astype(np.float32)])))
+        self.assertLess(size, floats.size / 5 + 40 * 18 + 300)
 
     def test_random_floats_cost_at_most_seven_eighths(self):
         floats = np.random.default_rng(1).normal(size=(100, 100)).astype(np.float32)

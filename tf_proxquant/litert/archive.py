@@ -23,7 +23,8 @@ SEGMENT = struct.Struct("<BI")  # kind, bytes of the file
 MAX_RATIO = 128  # no archive expands to more than this many times its size
 MAX_BYTES = 2**31 - 1  # flatbuffers end here
 
-PLAIN, FLOATS = 0, 1  # kinds of segment; a kind of 2 or more is the base of the digits
+PLAIN, FLOATS = 0, 1  # kinds of segment; a kind of 2 or more is the base of its digits,
+WORDS = 128  # plus this where a digit stands for four bytes
 MAX_BASE = 16  # above 16 values a byte holds one digit and packing saves nothing
 MIN_BYTES = 64  # of a constant that is described on its own; digits below it are refused
 OWN_BLOCK = 1024  # a piece of so many bytes may pay for Huffman tables of its own
@@ -92,49 +93,71 @@ def _damaged(what):
 
 @dataclasses.dataclass(frozen=True)
 class _Segment:
-    """A stretch of the file: `kind` PLAIN, FLOATS or a base; `palette` of digits as a bit mask."""
+    """A stretch of the file of `size` bytes, as integers of `width` bytes each.
 
-    kind: int
+    `palette` is the set of their values, or None if there are more than MAX_BASE.
+    """
+
     size: int
-    palette: int = 0
+    width: int = 1
+    palette: frozenset | None = None
+
+    @property
+    def base(self):
+        return max(2, len(self.palette))
+
+    @property
+    def kind(self):
+        if self.palette is None:
+            return PLAIN if self.width == 1 else FLOATS
+        return self.base if self.width == 1 else self.base + WORDS
 
     @property
     def values(self):
-        """The byte values in ascending order, as many as the base, the last one repeated."""
-        present = [value for value in range(256) if self.palette >> value & 1]
-        return bytes(present + present[-1:] * (self.kind - len(present)))
+        """What the digits stand for, in ascending order, as many as the base."""
+        values = sorted(self.palette)
+        return np.array(values + values[-1:] * (self.base - len(values)), f"<u{self.width}")
+
+    @property
+    def cost(self):
+        """Estimated bytes in the archive."""
+        if self.palette is None:
+            return SEGMENT_COST + self.size
+        count = self.size / self.width
+        return SEGMENT_COST + self.values.nbytes + count / packing.digits_per_byte(self.base)
+
+    def join(self, other):
+        """The two as one segment."""
+        palette = None
+        if self.palette is not None and other.palette is not None:
+            palette = self.palette | other.palette
+        return _cheapest(self.size + other.size, self.width, palette)
 
 
 def _plan(tflite):
     """Divides the file into segments that cover it in order."""
     segments, at = [], 0
     for constant in constants.find_constants(tflite):
-        if constant.size < MIN_BYTES:
-            continue
-        segments.append(_Segment(PLAIN, constant.start - at))
-        at = constant.start + constant.size
-        if constant.is_float:
-            segments.append(_Segment(FLOATS, constant.size))
-        else:
-            segments += _plan_codes(
-                np.frombuffer(tflite[constant.start : at], np.uint8), constant.rows
-            )
-    segments.append(_Segment(PLAIN, len(tflite) - at))
+        if constant.size >= MIN_BYTES:
+            segments.append(_Segment(constant.start - at))
+            at = constant.start + constant.size
+            segments += _plan_constant(tflite[constant.start : at], constant)
+    segments.append(_Segment(len(tflite) - at))
     return [segment for segment in segments if segment.size]
 
 
-def _plan_codes(codes, rows):
-    """Joins rows of codes while one palette for all is cheaper than one for each."""
-    if codes.size < MIN_BYTES * rows:
+def _plan_constant(data, constant):
+    """Joins rows while one palette for all is cheaper than one for each."""
+    values = np.frombuffer(data, "<u4" if constant.is_float else "u1")
+    rows = constant.rows
+    if values.size % rows or constant.size < MIN_BYTES * rows:
         rows = 1
     segments = []
-    for row in codes.reshape(rows, -1):
-        segment = _segment(row.size, _palette(row))
+    for row in values.reshape(rows, -1):
+        segment = _cheapest(row.nbytes, row.itemsize, _palette(row))
         while segments:
-            joined = _segment(
-                segments[-1].size + segment.size, segments[-1].palette | segment.palette
-            )
-            if _cost(joined) > _cost(segments[-1]) + _cost(segment):
+            joined = segments[-1].join(segment)
+            if joined.cost > segments[-1].cost + segment.cost:
                 break
             segment = joined
             segments.pop()
@@ -142,23 +165,21 @@ def _plan_codes(codes, rows):
     return segments
 
 
-def _segment(size, palette):
-    base = max(2, palette.bit_count())
-    return _Segment(base if base <= MAX_BASE else PLAIN, size, palette)
+def _cheapest(size, width, palette):
+    """The segment as digits if they are few enough and smaller, else as it is."""
+    whole = _Segment(size, width)
+    if palette is None or len(palette) > MAX_BASE:
+        return whole
+    return min(whole, _Segment(size, width, palette), key=lambda segment: segment.cost)
 
 
-def _cost(segment):
-    if segment.kind == PLAIN:
-        return SEGMENT_COST + segment.size
-    return SEGMENT_COST + segment.kind + segment.size / packing.digits_per_byte(segment.kind)
-
-
-def _palette(codes):
-    """Returns the set of byte values as an integer whose bit v tells whether v occurs."""
-    present = np.zeros(256, bool)
-    for start in range(0, codes.size, 1 << 20):
-        present |= np.bincount(codes[start : start + (1 << 20)], minlength=256) > 0
-    return int.from_bytes(np.packbits(present, bitorder="little").tobytes(), "little")
+def _palette(row):
+    """The set of values of a row, or None if there are more than MAX_BASE."""
+    for part in (row[:MIN_BYTES], row):
+        found = np.unique(part)
+        if found.size > MAX_BASE:
+            return None
+    return frozenset(found.tolist())
 
 
 def _cut(tflite, segments):
@@ -174,17 +195,12 @@ def _cut(tflite, segments):
         elif segment.kind == FLOATS:
             floats.append(data)
         else:
-            plan.append(segment.values)
-            digits.append(_pack(data, segment))
+            values = segment.values
+            plan.append(values.tobytes())
+            indices = np.searchsorted(values, np.frombuffer(data, values.dtype))
+            digits.append(packing.pack_digits(indices, segment.base).tobytes())
     planes = np.frombuffer(b"".join(floats), np.uint8).reshape(-1, 4).T
     return plan, plain, [plane.tobytes() for plane in planes], digits
-
-
-def _pack(data, segment):
-    digit_of = np.zeros(256, np.uint8)
-    for digit, value in reversed(list(enumerate(segment.values))):
-        digit_of[value] = digit
-    return packing.pack_digits(digit_of[np.frombuffer(data, np.uint8)], segment.kind).tobytes()
 
 
 def _assemble(tflite, streams, level):
@@ -282,11 +298,19 @@ def _join(size, plan, plain, floats, digits):
         elif kind == FLOATS:
             data = floats.take(count)
         else:
-            values = np.frombuffer(plan.take(kind), np.uint8)
-            packed = digits.take(-(-count // packing.digits_per_byte(kind)))
-            data = packing.unpack_digits(packed, kind, count, values=values)
+            data = _take_digits(kind, count, plan, digits)
         tflite[at : at + count] = data
         at += count
     if at != size or any(reader.left for reader in readers):
         raise _damaged("its segments leave bytes over")
     return tflite
+
+
+def _take_digits(kind, count, plan, digits):
+    """Returns `count` bytes of values that digits stand for."""
+    base, width = kind % WORDS, 4 if kind >= WORDS else 1
+    if base < 2 or count % width:
+        raise _damaged(f"it holds {count} bytes in digits of base {base}, {width} bytes each")
+    values = np.frombuffer(plan.take(base * width), f"<u{width}")
+    packed = digits.take(-(-count // (width * packing.digits_per_byte(base))))
+    return packing.unpack_digits(packed, base, count // width, values=values).view(np.uint8)

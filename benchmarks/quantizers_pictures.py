@@ -52,7 +52,15 @@ PICTURES = {
         TERNARY,
         lambda w, slope: prox.prox_piecewise_affine(w, TERNARY, slope),
     ),
+    "prox_concave": (
+        "prox_concave to {-0.8, 0, +1}",
+        "tau",
+        (0.2, 0.5, 0.9),
+        TERNARY,
+        lambda w, tau: prox.prox_concave(w, TERNARY, tau),
+    ),
 }
+CONTINUOUS = ("prox_piecewise_affine", "prox_concave")
 
 
 def draw(folder):
@@ -71,7 +79,8 @@ def draw(folder):
         axes.plot(weights, weights, color="0.6", linewidth=0.8, linestyle=":")
         for value in values:
             moved = np.array(operator(weights, value), "float64")
-            moved[:-1][np.abs(np.diff(moved)) > 0.05 * (1 + 1 / value)] = np.nan
+            if name not in CONTINUOUS:
+                moved[:-1][np.diff(nearest(weights, levels)) > 0] = np.nan
             axes.plot(weights, moved, label=f"{parameter} = {value:g}")
         axes.set(title=title, xlabel="weight in", ylabel="weight out")
         axes.legend(fontsize="small")

@@ -95,6 +95,20 @@ class BinaryTest(unittest.TestCase):
                 ours = squared_error(quantizer, rows)
                 np.testing.assert_allclose(ours, best, rtol=1e-5, atol=1e-6)
 
+    def test_median_scale_is_the_level_of_the_l1_penalty_for_a_small_tau(self):
+        rows = small_rows(length=7).astype("float64")
+        levels = np.array(Binary("median", axis=0).levels(rows))[:, 1:]
+        sizes = np.abs(rows)
+        reached = huber(sizes - levels, 1e-3).sum(axis=1)
+        for other in np.linspace(0, 3, 301):
+            self.assertTrue(np.all(reached <= huber(sizes - other, 1e-3).sum(axis=1) + 1e-5))
+
+
+def huber(distance, tau):
+    """Min over y of 1/2 (y - w)^2 + tau |y - level|, as a function of |w - level|."""
+    distance = np.abs(distance)
+    return np.where(distance <= tau, distance**2 / 2, tau * distance - tau**2 / 2)
+
 
 class MultiBitTest(unittest.TestCase):
     def test_two_optimal_bits_are_the_projection(self):

@@ -6,6 +6,7 @@ from keras import ops
 
 from tf_proxquant.quantizers.base import Quantizer, constant, register
 from tf_proxquant.quantizers.groups import row_mean
+from tf_proxquant.quantizers.prefix import finite_rows
 
 
 @register
@@ -15,10 +16,12 @@ class Binary(Quantizer):
     With `scale=None`, a = 1, the levels of the paper. With `scale="mean"`, a = mean |w| per
     group: the exact least-squares fit, since for fixed signs
         sum_i (w_i - a sign(w_i))^2 = sum_i (|w_i| - a)^2
-    is smallest at the mean of |w_i|, and the signs do not depend on a.
+    is smallest at the mean of |w_i|, and the signs do not depend on a. With `scale="median"`, a
+    is the median of |w|, which minimises sum_i | |w_i| - a |: the level that the l1 penalty asks
+    for, in the limit of a small `tau` (for any `tau` it is the Huber location of |w|).
 
     Args:
-      scale: None for 1, "mean", or a positive number a.
+      scale: None for 1, "mean", "median", or a positive number a.
       axis: axes that keep their own levels; see `Quantizer`.
 
     Example:
@@ -35,16 +38,19 @@ class Binary(Quantizer):
     def __init__(self, scale=None, axis=None):
         super().__init__(axis)
         is_number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
-        if not (scale in (None, "mean") or (is_number and 0 < scale < math.inf)):
+        if not (scale in (None, "mean", "median") or (is_number and 0 < scale < math.inf)):
             raise ValueError(
-                "`scale` must be None (levels -1 and +1), 'mean' (mean of |w|) or a positive "
-                f"finite number. Received: scale={scale!r}"
+                "`scale` must be None (levels -1 and +1), 'mean' or 'median' (of |w|), or a "
+                f"positive finite number. Received: scale={scale!r}"
             )
         self.scale = scale
 
     def fit(self, rows):
         if self.scale == "mean":
             scale = row_mean(ops.abs(rows))
+        elif self.scale == "median":
+            rows, factor = finite_rows(rows)
+            scale = factor * ops.median(ops.abs(rows), axis=1, keepdims=True)
         else:
             fixed = 1.0 if self.scale is None else float(self.scale)
             scale = constant(fixed, rows) * ops.ones_like(rows[:, :1])

@@ -18,7 +18,7 @@ test: .venv/installed
 # The rooms that train on every backend, on JAX.
 test-jax: .venv/installed
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 $(ARGS) \
-	  tests/quantizers*_test.py tests/prox_test.py tests/schedules_test.py tests/selection_test.py \
+	  tests/quantizers_test.py tests/prox_test.py tests/schedules_test.py tests/selection_test.py \
 	  tests/optimizers_test.py tests/metrics_test.py tests/callbacks_test.py tests/datasets_test.py
 
 lint: .venv/installed
@@ -29,8 +29,11 @@ doctest: .venv/installed
 	$(BIN)/python -m pytest -n 0 --doctest-modules tf_proxquant --doctest-glob=README.md README.md \
 	  --ignore=tf_proxquant/litert/__main__.py
 
+BENCHMARKS = archive binary_level export optimizer_step quantizers
+
 toy-benchmarks: .venv/installed
-	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script --toy; done
+	set -e; for name in $(BENCHMARKS); do \
+	  echo "== $$name"; $(BIN)/python -m benchmarks.$$name --toy; done
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv

@@ -1,6 +1,6 @@
 """Cost of one optimizer step, as a ratio to bare Adam in the same run.
 
-    python benchmarks/optimizer_step.py [--toy] [--model=resnet20|wide] [--jit]
+    python -m benchmarks.optimizer_step [--toy] [--model=resnet20|wide] [--jit]
 
 All optimizers take turns, round by round, on copies of the same variables; the figure is the
 median over the rounds of (its time / bare Adam's time in that round). Runs on TensorFlow

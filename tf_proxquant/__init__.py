@@ -21,7 +21,7 @@ from tf_proxquant.selection import select_kernels
 __version__ = "0.1.0"
 
 # Loaded on first use: they need LiteRT, which training does not.
-_FROM_LITERT = ("expand", "export", "inspect")
+_FROM_LITERT = ("expand", "export", "inspect", "summary")
 
 
 def __getattr__(name):
@@ -58,4 +58,5 @@ __all__ = [
     "select_kernels",
     "selection",
     "snap",
+    "summary",
 ]

@@ -195,7 +195,8 @@ class BatchesTest(unittest.TestCase):
         model = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten()])
         model.add(keras.layers.Dense(1))
         model.compile("sgd", "mse")
-        model.fit(feed, initial_epoch=3, epochs=5, shuffle=False, verbose=0)
+        counter = datasets.EpochCounter(feed)
+        model.fit(feed, initial_epoch=3, epochs=5, shuffle=False, verbose=0, callbacks=[counter])
         self.assertEqual(seen[-6:], [(3, 0), (3, 1), (3, 2), (4, 0), (4, 1), (4, 2)])
 
     def test_another_seed_gives_other_batches(self):

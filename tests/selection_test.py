@@ -1,5 +1,6 @@
 """Selection of variables."""
 
+import math
 import unittest
 
 import keras
@@ -96,10 +97,8 @@ class SelectKernelsTest(unittest.TestCase):
         model = pq.models.resnet(20, (32, 32, 3), 10)
 
         def count(select):
-            variables = model.trainable_variables
-            return sum(v.value.shape.num_elements() if hasattr(v.value.shape, "num_elements")
-                       else v.value.size for v, _ in
-                       selection.resolve(select, pq.Binary(), variables))  # fmt: skip
+            pairs = selection.resolve(select, pq.Binary(), model.trainable_variables)
+            return sum(math.prod(v.shape) for v, _ in pairs)
 
         binary = pq.select_kernels(model, skip="shortcut")
         ternary = pq.select_kernels(model, skip_first=True, skip_last=True, skip="shortcut")

@@ -8,8 +8,9 @@ class Batches(keras.utils.PyDataset):
     """Feeds `fit` and `evaluate` with batches of images, on any backend.
 
     What batch i of epoch e holds depends on (seed, e, i) only, so a run that resumes at
-    epoch e sees what the uninterrupted one saw, if `fit` is called with `shuffle=False`:
-    otherwise Keras reads the batches in an order of its own. All work is vectorised NumPy.
+    epoch e sees what the uninterrupted one saw, if `fit` is called with `shuffle=False`
+    (otherwise Keras reads the batches in an order of its own) and with the callback
+    `EpochCounter`. All work is vectorised NumPy.
 
     Args:
       images: array (n, height, width, channels), uint8 or float.
@@ -77,6 +78,23 @@ class Batches(keras.utils.PyDataset):
                 np.random.default_rng((self.seed, self.epoch)).shuffle(order)
             self._order = (self.epoch, order)
         return order
+
+
+class EpochCounter(keras.callbacks.Callback):
+    """Tells `Batches` the epoch that `fit` is at.
+
+    Without it they count by themselves, but some backends begin an epoch for nothing.
+
+    Args:
+      batches: the training `Batches`.
+    """
+
+    def __init__(self, batches):
+        super().__init__()
+        self.batches = batches
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.batches.start_at(epoch)
 
 
 def random_crop(images, pad, random):

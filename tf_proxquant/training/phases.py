@@ -118,7 +118,6 @@ def _fit(workdir, phase, epochs, make_model, train, test, watchers, histogram=No
         return keras.saving.load_model(finished)
     checkpoint, done = workdir.checkpoint(phase)
     model = keras.saving.load_model(checkpoint) if checkpoint else make_model()
-    train.start_at(done)
     if histogram:
         histogram.set_model(model)
     if done < epochs:
@@ -130,7 +129,7 @@ def _fit(workdir, phase, epochs, make_model, train, test, watchers, histogram=No
             epochs=epochs,
             shuffle=False,  # of the order of the batches, whose contents are shuffled
             verbose=0,
-            callbacks=[*watchers, recorder],
+            callbacks=[datasets.EpochCounter(train), *watchers, recorder],
         )
     workdir.save_model(model, finished.name)
     workdir.drop_checkpoints(phase)

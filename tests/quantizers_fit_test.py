@@ -149,6 +149,13 @@ class MultiBitTest(unittest.TestCase):
             weights = random.choice(levels, size=400).astype("float32")
             np.testing.assert_allclose(MultiBit(bits)(weights), weights, rtol=1e-5)
 
+    def test_optimal_levels_of_zeros_and_of_few_weights(self):
+        for bits in (3, 4):
+            quantizer = MultiBit(bits, optimal=True)
+            np.testing.assert_array_equal(quantizer.levels(np.zeros(5)), np.zeros(2**bits))
+            for weights in (np.array([0.5, -0.25]), np.array([1.0, 0, 0, 0])):
+                np.testing.assert_allclose(quantizer(weights), weights, atol=1e-6)
+
     def test_more_rounds_fit_better(self):
         weights = np.random.default_rng(6).normal(size=4000).astype("float32")
         errors = [squared_error(MultiBit(4, rounds=rounds), weights) for rounds in (1, 3, 30)]

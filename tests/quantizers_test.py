@@ -256,6 +256,19 @@ class BadInputTest(unittest.TestCase):
                 with self.assertRaisesRegex(ValueError, "floating-point.*Received: dtype="):
                     quantizer(weights)
 
+    def test_sorting_fits_refuse_shapes_that_a_graph_leaves_open(self):
+        if keras.backend.backend() != "tensorflow":
+            self.skipTest("only TensorFlow has open shapes")
+        import tensorflow as tf
+
+        signature = [tf.TensorSpec([None, 4])]
+        for quantizer in (Binary("mean"), Ternary(), MultiBit(3), Uniform(2)):
+            quantized = tf.function(quantizer.__call__, input_signature=signature)(np.ones((3, 4)))
+            np.testing.assert_allclose(quantized, np.ones((3, 4)), rtol=1e-6)
+        for quantizer in (Binary("median"), Ternary(optimal=True), MultiBit(2, optimal=True)):
+            with self.assertRaisesRegex(ValueError, "known shape"):
+                tf.function(quantizer.__call__, input_signature=signature)(np.ones((3, 4)))
+
     def test_axis_out_of_range_or_named_twice(self):
         for axis in (4, -5, (0, 4)):
             with self.assertRaisesRegex(ValueError, "rank 4 has axes -4 to 3. Received"):

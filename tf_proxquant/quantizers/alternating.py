@@ -134,7 +134,7 @@ def refine_greedy(sizes, scales):
         codes.append(ops.sign(rest))
         rest = rest - scales[:, bit : bit + 1] * codes[-1]
     codes = ops.stack(codes, axis=1)
-    length = constant(sizes.shape[1], sizes)
+    length = ops.cast(ops.shape(sizes)[1], sizes.dtype)
     gram = ops.matmul(codes, ops.transpose(codes, (0, 2, 1))) / length
     moments = ops.matmul(codes, ops.expand_dims(sizes, -1))[:, :, 0] / length
     return _minimum_norm(gram, moments)

@@ -14,7 +14,13 @@ def finite_rows(rows):
 
     Returns: the rows, and a factor (groups, 1) for what is fitted to them: NaN for those rows,
       1 for the others.
+    Raises: ValueError: if the shape is not known, as prefix sums need it.
     """
+    if not all(isinstance(size, int) for size in rows.shape):
+        raise ValueError(
+            "Fits that sort (`optimal=True`, 'median') need weights of a known shape. Received: "
+            f"groups and weights per group {tuple(rows.shape)}, None where a graph leaves it open"
+        )
     finite = ops.all(ops.isfinite(rows), axis=1, keepdims=True)
     factor = ops.where(finite, constant(1, rows), constant(math.nan, rows))
     return ops.where(finite, rows, constant(0, rows)), factor

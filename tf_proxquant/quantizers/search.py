@@ -54,8 +54,8 @@ def searched_scales(sizes, first):
 
     Returns: (groups, bits).
     """
-    unit = ops.max(sizes, axis=1, keepdims=True)
-    unit = ops.where(unit > 0, unit, constant(1, unit))
+    largest = ops.max(sizes, axis=1, keepdims=True)
+    unit = ops.where(largest > 0, largest, constant(1, largest))
     ascending = ops.sort(sizes / unit, axis=1)
     table = ascending, prefix_sums(ascending)
     starts = ops.concatenate([_starts(ascending, first.shape[1]), (first / unit)[:, None]], axis=1)
@@ -63,7 +63,7 @@ def searched_scales(sizes, first):
     for _ in range(HOPS):
         moved = ops.concatenate([_moves(best[:, :1]), best], axis=1)
         best = _best(table, _alternate(table, moved, ROUNDS), 4)
-    return _best(table, _alternate(table, best, 4 * ROUNDS), 1)[:, 0] * unit
+    return _best(table, _alternate(table, best, 4 * ROUNDS), 1)[:, 0] * largest
 
 
 def _starts(ascending, bits):

@@ -171,6 +171,22 @@ class OperatorsTest(parameterized.TestCase):
         self.assertEqual([row.form for row in report.rows], ["int8"])
         self.assertLess(report.max_error, 2e-5)
 
+    @parameterized.parameters("conv_strided_norm", "depthwise_norm", "dense_norm", "two_in_two_out")
+    def test_static_keeps_uneven_grids_exact_under_integer_activations(self, name):
+        model = put_on_grid(CASES[name](), np.arange(-7, 8) / 32)
+        data = [np.random.default_rng(0).normal(size=(20, *i.shape[1:])) for i in model.inputs]
+        if len(data) == 2:
+            data = data[::-1]  # natural order of the names: a_second, b_first
+        report = litert.export(model, self.path, "static", representative_data=data)
+        forms = {(row.form, row.reason) for row in report.rows}
+        self.assertEqual(forms, {("int8 static", "")}, str(report))
+        self.assertGreater(report.max_error, 1e-4)
+        self.assertLess(report.max_error, 0.1)
+
+    def test_static_asks_for_data(self):
+        with self.assertRaisesRegex(ValueError, "representative_data"):
+            litert.export(CASES["conv"](), self.path, "static")
+
     def test_an_open_batch_stays_open_and_a_loop_fixes_it_with_a_note(self):
         for name, notes in (("conv", 0), ("lstm_unrolled", 0), ("lstm", 1)):
             report = litert.export(put_on_grid(CASES[name](), [-1, 1]), self.path)

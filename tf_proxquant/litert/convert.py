@@ -65,7 +65,7 @@ def check_variables(model):
             )
 
 
-def convert(model, batch_size=None, input_signature=None):
+def convert(model, batch_size=None, input_signature=None, representative_data=None):
     """Converts a Keras model to a float32 .tflite file, by way of a SavedModel.
 
     The model's variables are read, never written. BatchNorm behind a convolution or a dense layer
@@ -76,6 +76,9 @@ def convert(model, batch_size=None, input_signature=None):
       batch_size: fixes the first dimension of every input; None leaves it dynamic.
       input_signature: as for `keras.Model.export`; needed for a subclassed model that was never
         called.
+
+      representative_data: None, or a function that yields dicts of arrays by signature name; the
+        file then computes in 8-bit integers, calibrated on them.
 
     Returns: (bytes of the file, notes for the report). A looped recurrent layer has no dynamic
       batch in LiteRT: the batch is then fixed at 1, and the note says so.
@@ -96,8 +99,9 @@ def convert(model, batch_size=None, input_signature=None):
     if batch_size is not None and input_signature is None:
         input_signature = _fixed_signature(model, batch_size)
     if input_signature is None and any(map(_is_loop, _all_layers(model))):
-        return _convert(model, _fixed_signature(model, 1)), (FIXED_BATCH,)
-    return _convert(model, input_signature), ()
+        signature = _fixed_signature(model, 1)
+        return _convert(model, signature, representative_data), (FIXED_BATCH,)
+    return _convert(model, input_signature, representative_data), ()
 
 
 def _all_layers(layer):
@@ -114,23 +118,30 @@ def _is_loop(layer):
     return isinstance(layer, keras.layers.RNN) and not getattr(layer, "unroll", False)
 
 
-def _convert(model, input_signature):
+def _convert(model, input_signature, representative_data):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "float.tflite")
-        _write_float(model, path, input_signature)
+        _write_file(model, path, input_signature, representative_data)
         return pathlib.Path(path).read_bytes()
 
 
-def _write_float(model, path, input_signature):
+def _write_file(model, path, input_signature, representative_data):
     import tensorflow as tf
 
+    options = {"target_spec": {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}}
+    if representative_data is not None:
+        options = {
+            "target_spec": {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]},
+            "optimizations": [tf.lite.Optimize.DEFAULT],
+            "representative_dataset": representative_data,
+        }
     try:
         model.export(
             path,
             format="litert",
             verbose=False,
             input_signature=input_signature,
-            target_spec={"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]},
+            **options,
         )
     except Exception as error:
         raise ValueError(

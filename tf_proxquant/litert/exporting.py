@@ -16,6 +16,7 @@ from tf_proxquant.litert import (
     profiles,
     rewrite,
     runtime,
+    static,
 )
 from tf_proxquant.litert import verify as verification
 from tf_proxquant.litert.archive import SUFFIX, compress
@@ -38,6 +39,7 @@ def export(
     max_slowdown=None,
     max_ulps=2,
     dense_bits=4,
+    representative_data=None,
 ):
     """Writes the smallest or fastest .tflite file that keeps every weight exactly.
 
@@ -55,6 +57,7 @@ def export(
         pays, the rest as fast; needs a fixed input size. "dynamic": for dense and recurrent models,
         integer weights straight into FULLY_CONNECTED and EMBEDDING_LOOKUP, the least memory and
         time; activations are rounded to 8 bits at run time, and the report gives the error.
+        "static": integer activations too, calibrated on `representative_data`, for accelerators.
       verify: decode every weight with the LiteRT runtime and compare it bit for bit with the float
         file; compare outputs with the float file and with Keras, on XNNPACK and on the builtin
         kernels, to 2e-5 of the largest output.
@@ -71,6 +74,7 @@ def export(
       max_ulps: units in the last place by which a weight may move back onto an integer grid that
         the BatchNorm fold rounded it off, which the report tells; 0 keeps all bits of the
         converted file and leaves such tensors float or in a slower form. See `levels.undo_blur`.
+      representative_data: for "static", samples to calibrate activations on, as for `predict`.
       dense_bits: for "dynamic", the fewest bits for the weights of a dense layer: 4 is fastest
         (docs/export.md), 2 takes half the memory at about the time of 8.
 
@@ -82,15 +86,28 @@ def export(
     settings = profiles.get(profile)
     dynamic.check_bits(dense_bits)
     source = convert.load(model_or_path)
+    if settings.is_static:
+        static.check_data(source, representative_data)
     float_content, remarks = source, ()
     if not isinstance(source, bytes):
         convert.check_variables(source)
         float_content, remarks = convert.convert(source, batch_size, input_signature)
     strip = settings.strip_names if strip_names is None else strip_names
-    encode_all = functools.partial(encode, float_content, settings, strip, max_ulps)
-    content, rows, exact, notes = _choose(
-        float_content, settings, encode_all, max_slowdown, dense_bits
-    )
+    if settings.is_static:
+        content, rows, exact, notes = static.encode(
+            source,
+            float_content,
+            representative_data,
+            strip,
+            max_ulps,
+            batch_size=batch_size,
+            input_signature=input_signature,
+        )
+    else:
+        encode_all = functools.partial(encode, float_content, settings, strip, max_ulps)
+        content, rows, exact, notes = _choose(
+            float_content, settings, encode_all, max_slowdown, dense_bits
+        )
     errors = {}
     if verify:
         errors = check(

@@ -30,6 +30,7 @@ class Profile:
       error_budget: largest output error relative to the largest output that passes verification.
       is_balanced: turn convolutions into matrix products first, see `balanced`.
       is_dynamic: feed integer weights straight into dense layers first, see `dynamic`.
+      is_static: integer activations calibrated on data, see `static`.
       is_budgeted: obeys `max_slowdown`, see `budget`.
     """
 
@@ -38,6 +39,7 @@ class Profile:
     error_budget: float = 2e-5
     is_balanced: bool = False
     is_dynamic: bool = False
+    is_static: bool = False
     is_budgeted: bool = False
 
 
@@ -61,6 +63,7 @@ PROFILES = {
     "balanced": Profile(_fast, strip_names=True, is_balanced=True),
     # Activations of 8 bits: what passes is no longer rounding, only short of garbage.
     "dynamic": Profile(_fast, strip_names=True, error_budget=0.25, is_dynamic=True),
+    "static": Profile(_fast, strip_names=True, error_budget=0.25, is_static=True),
 }
 
 

@@ -11,6 +11,18 @@ import numpy as np
 
 from tf_proxquant import datasets
 
+# Training images that the static profile is calibrated on.
+_CALIBRATION_IMAGES = 256
+
+
+def check(settings):
+    """Raises ValueError if the export that the settings ask for cannot be made here."""
+    if settings.export_profile == "static" and keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "--export_profile=static needs the TensorFlow backend, for its calibration. Received: "
+            f"KERAS_BACKEND={keras.backend.backend()}."
+        )
+
 
 def export_and_score(settings, data, workdir):
     """Exports model.keras to model.tflite and scores that on the whole test set.
@@ -33,12 +45,20 @@ def export_and_score(settings, data, workdir):
 
     source, target = workdir / "model.keras", workdir / "model.tflite"
     print(f"exporting {target}", flush=True)
+    mean, std = datasets.channel_statistics(data.x_train)
     if keras.backend.backend() == "tensorflow":
-        exported = litert.export(str(source), str(target), settings.export_profile).to_dict()
+        calibration = None
+        if settings.export_profile == "static":
+            calibration = (data.x_train[:_CALIBRATION_IMAGES].astype("float32") - mean) / std
+        exported = litert.export(
+            str(source),
+            str(target),
+            settings.export_profile,
+            representative_data=calibration,
+        ).to_dict()
     else:
         exported = _export_elsewhere(source, target, settings.export_profile)
     workdir.write_json("export.json", exported)
-    mean, std = datasets.channel_statistics(data.x_train)
     images = (data.x_test.astype("float32") - mean) / std
     logits = litert.predict(str(target), images)
     report["tflite_accuracy"] = float(np.mean(np.argmax(logits, axis=-1) == data.y_test))

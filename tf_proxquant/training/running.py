@@ -19,6 +19,7 @@ def run(settings):
     Raises: ValueError: for data, checkpoints and folders that do not fit, before training.
     """
     started = time.perf_counter()
+    deployment.check(settings)
     scope = phases.strategy_scope(settings.distribution)
     data = datasets.load(settings.dataset, settings.data_dir, settings.download)
     workdir = Workdir.open(settings)

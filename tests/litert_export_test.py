@@ -141,6 +141,7 @@ class ExportTest(unittest.TestCase):
             (self.folder / "no.txt", self.path, {}, "must end in .keras"),
             (3, self.path, {}, "Received: 3"),
             (model, self.path, {"dense_bits": 3}, "dense_bits must be"),
+            (model, self.path, {"max_slowdown": 2}, 'goes with the profiles "small"'),
             (model, self.path, {"batch_size": 0}, "batch_size must be"),
             (model, self.path, {"profile": "small", "max_slowdown": 0.5}, "max_slowdown must be"),
             (model, self.path, {"inputs": np.zeros((1, 3))}, "has shape"),

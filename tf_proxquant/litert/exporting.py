@@ -85,43 +85,29 @@ def export(
     target = check_target(path)
     settings = profiles.get(profile)
     dynamic.check_bits(dense_bits)
+    if max_slowdown is not None and not (settings.is_budgeted or settings.is_balanced):
+        raise ValueError(
+            'max_slowdown goes with the profiles "small" and "balanced". '
+            f"Received: max_slowdown={max_slowdown!r} with profile={profile!r}"
+        )
     source = convert.load(model_or_path)
     if settings.is_static:
         static.check_data(source, representative_data)
-    float_content, remarks = source, ()
-    if not isinstance(source, bytes):
-        convert.check_variables(source)
-        float_content, remarks = convert.convert(source, batch_size, input_signature)
     strip = settings.strip_names if strip_names is None else strip_names
+    signature = {"batch_size": batch_size, "input_signature": input_signature}
+    float_content, remarks = _to_float(source, **signature)
     if settings.is_static:
         content, rows, exact, notes = static.encode(
-            source,
-            float_content,
-            representative_data,
-            strip,
-            max_ulps,
-            batch_size=batch_size,
-            input_signature=input_signature,
+            source, float_content, representative_data, strip, max_ulps, **signature
         )
     else:
         encode_all = functools.partial(encode, float_content, settings, strip, max_ulps)
         content, rows, exact, notes = _choose(
             float_content, settings, encode_all, max_slowdown, dense_bits
         )
-    errors = {}
-    if verify:
-        errors = check(
-            content,
-            float_content,
-            exact,
-            None if source is float_content else source,
-            inputs,
-            settings.error_budget,
-        )
-    packed = compress(content) if archive else None
-    write_file(target, content)
-    if archive:
-        write_file(target.with_name(target.name + SUFFIX), packed)
+    model = None if isinstance(source, bytes) else source
+    errors = check(content, float_content, exact, model, inputs, settings) if verify else {}
+    archive_bytes = _write_files(target, content, archive)
     return ExportReport(
         path=str(target),
         profile=profile,
@@ -131,8 +117,26 @@ def export(
         rows=rows,
         errors=errors,
         notes=(*remarks, *notes),
-        archive_bytes=len(packed) if archive else None,
+        archive_bytes=archive_bytes,
     )
+
+
+def _to_float(source, **signature):
+    """(bytes of the float file, notes) of a model, or of a file that is one already."""
+    if isinstance(source, bytes):
+        return source, ()
+    convert.check_variables(source)
+    return convert.convert(source, **signature)
+
+
+def _write_files(target, content, archive):
+    """Writes the file and, if asked, its archive beside it; returns the size of the archive."""
+    packed = compress(content) if archive else None
+    write_file(target, content)
+    if packed is None:
+        return None
+    write_file(target.with_name(target.name + SUFFIX), packed)
+    return len(packed)
 
 
 def _choose(float_content, settings, encode_all, max_slowdown, dense_bits):
@@ -194,7 +198,7 @@ def encode(float_content, settings, strip_names, max_ulps=0, prepare=None, accep
     return model.to_bytes(), (*rows, *(row for _, row in chosen)), exact
 
 
-def check(content, float_content, exact, model, inputs, error_budget):
+def check(content, float_content, exact, model, inputs, settings):
     """Verifies a file; returns its output errors by kernel set.
 
     Raises: VerificationError: if a weight differs or an output error exceeds the budget.
@@ -207,10 +211,10 @@ def check(content, float_content, exact, model, inputs, error_budget):
     references = None if model is None else verification.keras_outputs(model, runner, inputs)
     errors = verification.measure_errors(content, float_content, inputs, references)
     for kernels, error in errors.items():
-        if error > error_budget:
+        if error > settings.error_budget:
             raise verification.VerificationError(
                 f"Outputs differ by {error:.1e} of the largest output on the {kernels} kernels, "
-                f"more than {error_budget:.0e}. Nothing was written."
+                f"more than {settings.error_budget:.0e}. Nothing was written."
             )
     return errors
 

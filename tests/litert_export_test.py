@@ -13,7 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
-from tf_proxquant import litert
+from tf_proxquant import litert, models
 from tf_proxquant.litert import convert, flatbuffer, levels, profiles, runtime
 
 
@@ -170,6 +170,27 @@ class ExportTest(unittest.TestCase):
             litert.export(small_cnn(), self.path)
         self.assertEqual(os.listdir(self.folder), ["model.tflite"])
         self.assertEqual(self.path.read_bytes(), b"old")
+
+    def test_an_interrupted_write_leaves_the_old_file_and_no_debris(self):
+        self.path.write_bytes(b"old")
+        stop = unittest.mock.patch("os.replace", side_effect=KeyboardInterrupt)
+        with stop, self.assertRaises(KeyboardInterrupt):
+            litert.export(small_cnn(), self.path, verify=False)
+        self.assertEqual(os.listdir(self.folder), ["model.tflite"])
+        self.assertEqual(self.path.read_bytes(), b"old")
+
+    def test_resnet20_sizes(self):
+        """Kernels of 1x1 stay float, as in the recipe; 2-bit levels have no common step."""
+        model = models.resnet(20, (32, 32, 3), 10)
+        generator = np.random.default_rng(0)
+        limits = {"fast": (0.265, [-0.1, 0.1]), "small": (0.065, [-0.1, 0.1])}
+        limits["small 2-bit"] = 0.16, [-0.1311, -0.0519, 0.0519, 0.1311]
+        for name, (limit, levels_) in limits.items():
+            for variable in model.trainable_variables:
+                if variable.path.endswith("kernel") and variable.shape[:2] != (1, 1):
+                    variable.assign(generator.choice(np.float32(levels_), variable.shape))
+            report = litert.export(model, self.path, name.split()[0], verify=False)
+            self.assertLessEqual(report.ratio, limit, name)
 
 
 if __name__ == "__main__":

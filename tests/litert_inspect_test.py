@@ -95,8 +95,10 @@ class InspectTest(unittest.TestCase):
 
     def test_a_small_file_cannot_unpack_into_a_large_one(self):
         model = flatbuffer.Model(self.content)
-        model.model.subgraphs = [_PackedOnce(model.subgraphs[0])] * 5000
-        content = model.to_bytes()
+        model.model.subgraphs = [flatbuffer._PackedOnce(model.subgraphs[0])] * 5000
+        builder = flatbuffer._SharingBuilder(1024)
+        builder.Finish(model.model.Pack(builder), flatbuffer.FILE_IDENTIFIER)
+        content = bytes(builder.Output())
         self.assertLess(len(content), len(self.content) + 25_000)
         with self.assertRaisesRegex(ValueError, "more tables than"):
             untrusted.load(content)
@@ -121,17 +123,6 @@ class InspectTest(unittest.TestCase):
         with self.assertRaisesRegex(ValueError, "damaged"):
             litert.export(source, self.folder / "out.tflite")
         self.assertFalse((self.folder / "out.tflite").exists())
-
-
-class _PackedOnce:
-    """A table that is written once, however often it is listed: no honest writer does that."""
-
-    def __init__(self, table):
-        self.table, self.offset = table, None
-
-    def Pack(self, builder):
-        self.offset = self.offset or self.table.Pack(builder)
-        return self.offset
 
 
 class SummaryTest(unittest.TestCase):

@@ -223,9 +223,35 @@ class Model:
 
     def to_bytes(self):
         """The file: prune first, or dead weights stay in it."""
+        operators = [operator for graph in self.subgraphs for operator in graph.operators]
+        options = [operator.builtinOptions for operator in operators]
+        shared = {}
+        for operator, value in zip(operators, options, strict=True):
+            operator.builtinOptions = _share(value, shared)
         builder = _SharingBuilder(1024)
         builder.Finish(self.model.Pack(builder), FILE_IDENTIFIER)
+        for operator, value in zip(operators, options, strict=True):
+            operator.builtinOptions = value
         return bytes(builder.Output())
+
+
+def _share(options, shared):
+    """`options`, or what stands for an equal table in `shared` and is written once."""
+    if options is None or not all(np.isscalar(value) for value in vars(options).values()):
+        return options
+    key = (type(options), *vars(options).values())
+    return shared.setdefault(key, _PackedOnce(options))
+
+
+class _PackedOnce:
+    """A table that is written once, however often it is listed."""
+
+    def __init__(self, table):
+        self.table, self.offset = table, None
+
+    def Pack(self, builder):
+        self.offset = self.offset or self.table.Pack(builder)
+        return self.offset
 
 
 class _SharingBuilder(flatbuffers.Builder):

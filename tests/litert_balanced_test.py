@@ -96,7 +96,7 @@ class MatrixProductTest(parameterized.TestCase):
             self.export(model)
         self.assertEqual(self.path.read_bytes(), b"old")
 
-    @parameterized.parameters(0.5, -1, float("nan"), "1.2", None)
+    @parameterized.parameters(0.5, -1, 0, float("nan"), "1.2")
     def test_budgets_below_the_float_latency_are_refused(self, max_slowdown):
         model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)])
         with self.assertRaisesRegex(ValueError, "max_slowdown must be a number >= 1"):

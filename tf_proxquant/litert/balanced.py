@@ -8,9 +8,10 @@ import dataclasses
 
 import numpy as np
 
-from tf_proxquant.litert import flatbuffer, forms, levels, matmul, planes, timing
+from tf_proxquant.litert import flatbuffer, forms, levels, matmul, planes, rewrite, timing
 from tf_proxquant.litert.report import TensorRow
 
+DEFAULT_SLOWDOWN = 1.25
 # Costs in the time of one multiply-add of a float convolution (20 ps on an AMD EPYC core with AVX2,
 # LiteRT 2.3), fitted to layers of two networks; see docs/decisions/0021-balanced.md.
 LAYER_COST = 180_000  # operators and changes between XNNPACK and the builtin kernels
@@ -35,7 +36,7 @@ class Step:
     cost: float
 
 
-def encode(float_content, max_slowdown, encode_rest):
+def encode(float_content, max_slowdown, encode_rest, max_ulps=0):
     """Re-encodes a float file for a small size at nearly its speed.
 
     Args:
@@ -44,6 +45,7 @@ def encode(float_content, max_slowdown, encode_rest):
         thread with XNNPACK.
       encode_rest: function (prepare) -> (content, rows, weights) that loads the file, calls
         `prepare(model)` -> (rows, weights) on it, encodes what is left, and writes it.
+      max_ulps: as `encode_rest` has it, see `rewrite.undo_blur`.
 
     Returns: (content, rows, weights, notes), the first three from `encode_rest`.
     Raises: ValueError: if `max_slowdown` is below 1 or the model has no fixed input size.
@@ -51,6 +53,7 @@ def encode(float_content, max_slowdown, encode_rest):
     if not isinstance(max_slowdown, int | float) or not max_slowdown >= 1:
         raise ValueError(f"max_slowdown must be a number >= 1. Received: {max_slowdown!r}")
     model = flatbuffer.Model(float_content)
+    rewrite.undo_blur(model, max_ulps)
     steps = [step for found in matmul.find_convolutions(model) for step in plan_steps(found)]
     budget = (max_slowdown - 1) * count_multiplications(model)
     for _ in range(MAX_TRIALS):

@@ -103,7 +103,7 @@ def export(
     else:
         encode_all = functools.partial(encode, float_content, settings, strip, max_ulps)
         content, rows, exact, notes = _choose(
-            float_content, settings, encode_all, max_slowdown, dense_bits
+            float_content, settings, encode_all, max_slowdown, max_ulps, dense_bits
         )
     model = None if isinstance(source, bytes) else source
     errors = check(content, float_content, exact, model, inputs, settings) if verify else {}
@@ -139,10 +139,11 @@ def _write_files(target, content, archive):
     return len(packed)
 
 
-def _choose(float_content, settings, encode_all, max_slowdown, dense_bits):
+def _choose(float_content, settings, encode_all, max_slowdown, max_ulps, dense_bits):
     """What `encode_all` returns, within `max_slowdown`, and notes for the report."""
     if settings.is_balanced:
-        return balanced.encode(float_content, max_slowdown or 1.25, encode_all)
+        max_slowdown = balanced.DEFAULT_SLOWDOWN if max_slowdown is None else max_slowdown
+        return balanced.encode(float_content, max_slowdown, encode_all, max_ulps)
     if settings.is_budgeted and max_slowdown is not None:
         return budget.encode(float_content, max_slowdown, settings, encode_all)
     if settings.is_dynamic:

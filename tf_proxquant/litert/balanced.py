@@ -124,8 +124,10 @@ def plan_steps(convolution):
     matrix, base_cost = convolution.matrix, estimate_cost(convolution)
     fast = forms.encode_integer(convolution.weights, 8, 0)
     num_bytes = fast.num_bytes if fast else matrix.nbytes
+    # Convolutions of one geometry share indices; charged to each, so that no file grows by them.
+    extra = LAYER_BYTES + (0 if convolution.is_pointwise else 4 * convolution.num_positions)
     candidates = [
-        (encoding.num_bytes + LAYER_BYTES, base_cost + per_weight * matrix.size, encoding)
+        (encoding.num_bytes + extra, base_cost + per_weight * matrix.size, encoding)
         for encoding, per_weight in _encodings(matrix)
     ]
     steps, cost = [], 0.0

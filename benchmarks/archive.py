@@ -1,7 +1,7 @@
 """Size and expansion time of archives, beside deflate, xz and the entropy of the codes.
 
-    python benchmarks/archive.py            # ResNet-20 and an MLP of 25 M weights, a few minutes
-    python benchmarks/archive.py --toy      # seconds
+    python -m benchmarks.archive            # ResNet-20 and an MLP of 25 M weights, a few minutes
+    python -m benchmarks.archive --toy      # seconds
 
 Kernels are drawn at random from their levels, which is the hardest case: trained ones repeat more.
 """

@@ -1,8 +1,8 @@
 """Size, latency, memory and error of exported files, beside other ways to a small .tflite.
 
-    python benchmarks/export.py             # all networks, about 10 minutes on two cores
-    python benchmarks/export.py --toy       # two tiny networks, seconds
-    python benchmarks/export.py --only=mlp  # one of them
+    python -m benchmarks.export             # all networks, about 10 minutes on two cores
+    python -m benchmarks.export --toy       # two tiny networks, seconds
+    python -m benchmarks.export --only=mlp  # one of them
 
 Latency is the ratio to the float file, the two in turns in one process, one thread, batch 1. Memory
 is the growth of a fresh process that loads and runs the file once. The error is the largest output

@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from tf_proxquant.litert import flatbuffer, forms, levels, matmul, planes, rewrite, timing
+from tf_proxquant.litert import flatbuffer, forms, levels, matmul, planes, timing
 from tf_proxquant.litert.report import TensorRow
 
 DEFAULT_SLOWDOWN = 1.25
@@ -36,7 +36,7 @@ class Step:
     cost: float
 
 
-def encode(float_content, max_slowdown, encode_rest, max_ulps=0):
+def encode(float_content, max_slowdown, encode_rest):
     """Re-encodes a float file for a small size at nearly its speed.
 
     Args:
@@ -45,7 +45,6 @@ def encode(float_content, max_slowdown, encode_rest, max_ulps=0):
         thread with XNNPACK.
       encode_rest: function (prepare) -> (content, rows, weights) that loads the file, calls
         `prepare(model)` -> (rows, weights) on it, encodes what is left, and writes it.
-      max_ulps: as `encode_rest` has it, see `rewrite.undo_blur`.
 
     Returns: (content, rows, weights, notes), the first three from `encode_rest`.
     Raises: ValueError: if `max_slowdown` is below 1 or the model has no fixed input size.
@@ -53,7 +52,6 @@ def encode(float_content, max_slowdown, encode_rest, max_ulps=0):
     if not isinstance(max_slowdown, int | float) or not max_slowdown >= 1:
         raise ValueError(f"max_slowdown must be a number >= 1. Received: {max_slowdown!r}")
     model = flatbuffer.Model(float_content)
-    rewrite.undo_blur(model, max_ulps)
     steps = [step for found in matmul.find_convolutions(model) for step in plan_steps(found)]
     budget = (max_slowdown - 1) * count_multiplications(model)
     for _ in range(MAX_TRIALS):

@@ -96,14 +96,15 @@ def export(
     strip = settings.strip_names if strip_names is None else strip_names
     signature = {"batch_size": batch_size, "input_signature": input_signature}
     float_content, remarks = _to_float(source, **signature)
+    grid_content, moved_back = rewrite.restore_grids(float_content, max_ulps)
     if settings.is_static:
         content, rows, exact, notes = static.encode(
-            source, float_content, representative_data, strip, max_ulps, **signature
+            source, grid_content, representative_data, strip, **signature
         )
     else:
-        encode_all = functools.partial(encode, float_content, settings, strip, max_ulps)
+        encode_all = functools.partial(encode, grid_content, settings, strip, moved_back)
         content, rows, exact, notes = _choose(
-            float_content, settings, encode_all, max_slowdown, max_ulps, dense_bits
+            grid_content, settings, encode_all, max_slowdown, dense_bits
         )
     model = None if isinstance(source, bytes) else source
     errors = check(content, float_content, exact, model, inputs, settings) if verify else {}
@@ -139,11 +140,11 @@ def _write_files(target, content, archive):
     return len(packed)
 
 
-def _choose(float_content, settings, encode_all, max_slowdown, max_ulps, dense_bits):
+def _choose(float_content, settings, encode_all, max_slowdown, dense_bits):
     """What `encode_all` returns, within `max_slowdown`, and notes for the report."""
     if settings.is_balanced:
         max_slowdown = balanced.DEFAULT_SLOWDOWN if max_slowdown is None else max_slowdown
-        return balanced.encode(float_content, max_slowdown, encode_all, max_ulps)
+        return balanced.encode(float_content, max_slowdown, encode_all)
     if settings.is_budgeted and max_slowdown is not None:
         return budget.encode(float_content, max_slowdown, settings, encode_all)
     if settings.is_dynamic:
@@ -166,14 +167,14 @@ def check_target(path):
     return target
 
 
-def encode(float_content, settings, strip_names, max_ulps=0, prepare=None, accepts=None):
+def encode(float_content, settings, strip_names, moved_back=(), prepare=None, accepts=None):
     """Re-encodes a float file.
 
     Args:
       float_content: bytes of the file.
       settings: `profiles.Profile` for the weights that `prepare` leaves.
       strip_names: drop tensor names and metadata.
-      max_ulps: see `rewrite.undo_blur`.
+      moved_back: keys of the weights whose rows say so, see `rewrite.restore_grids`.
       prepare: None, or a function (`flatbuffer.Model`) -> (rows, weights) that edits it first.
       accepts: see `profiles.choose`.
 
@@ -181,7 +182,6 @@ def encode(float_content, settings, strip_names, max_ulps=0, prepare=None, accep
       {(subgraph, tensor index): float32 array}).
     """
     model = flatbuffer.Model(float_content)
-    moved_back = rewrite.undo_blur(model, max_ulps)
     rows, exact_weights = prepare(model) if prepare else ([], [])
     weights = rewrite.find_weights(model)
     chosen = []

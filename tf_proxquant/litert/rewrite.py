@@ -68,15 +68,16 @@ def _num_positions(model, graph, operator):
     return int(np.prod(shape[1:-1])) if len(shape) > 2 else 1
 
 
-def undo_blur(model, max_ulps):
+def restore_grids(content, max_ulps):
     """Moves weights that the BatchNorm fold rounded off their integer grid back onto it.
 
     Args:
-      model: `flatbuffer.Model` of a float file, edited in place.
+      content: bytes of a float file.
       max_ulps: see `levels.undo_blur`; 0 changes nothing.
 
-    Returns: the set of (subgraph, tensor index) that moved.
+    Returns: (bytes of the file, set of (subgraph, tensor index) that moved).
     """
+    model = flatbuffer.Model(content)
     moved = set()
     for weight in find_weights(model) if max_ulps else ():
         axes = levels.channel_axes(weight.values.ndim)
@@ -88,7 +89,7 @@ def undo_blur(model, max_ulps):
             tensor = model.subgraphs[weight.graph].tensors[weight.index]
             tensor.buffer = model.add_buffer(np.ascontiguousarray(values))
             moved.add((weight.graph, weight.index))
-    return moved
+    return (model.to_bytes() if moved else content), moved
 
 
 def replace(model, weights, encodings):

@@ -27,7 +27,7 @@ def check_data(model, data):
         )
 
 
-def encode(model, float_content, data, strip_names, max_ulps, **signature):
+def encode(model, float_content, data, strip_names, **signature):
     """Converts a model to integers with its weights exact.
 
     Args:
@@ -35,7 +35,6 @@ def encode(model, float_content, data, strip_names, max_ulps, **signature):
       float_content: bytes of its float file.
       data: samples to calibrate on, as for `runtime.predict`.
       strip_names: drop tensor names and metadata.
-      max_ulps: see `rewrite.undo_blur`.
       **signature: `batch_size` and `input_signature`, as for `convert.convert`.
 
     Returns: (content, rows, weights, notes) as `exporting.encode`, with notes for the report.
@@ -49,9 +48,8 @@ def encode(model, float_content, data, strip_names, max_ulps, **signature):
             yield {name: values[i * size : (i + 1) * size] for name, values in named.items()}
 
     content, _ = convert.convert(model, **signature, representative_data=samples)
-    edited, original = flatbuffer.Model(content), flatbuffer.Model(float_content)
-    rewrite.undo_blur(original, max_ulps)
-    rows, weights = _restore_weights(edited, original)
+    edited = flatbuffer.Model(content)
+    rows, weights = _restore_weights(edited, flatbuffer.Model(float_content))
     moved = edited.prune()
     edited.strip(names=strip_names)
     exact = {(w.graph, int(moved[w.graph][w.index])): w.values for w in weights}

@@ -109,6 +109,8 @@ def data_sets(toy):
         for name, draw in DISTRIBUTIONS.items()
     }
     sets["trained kernels"] = trained_kernels(epochs=1 if toy else 30)
+    if toy:
+        return {name: sets[name][:1] for name in ("normal", "trained kernels")}
     return sets
 
 
@@ -204,7 +206,7 @@ def main(_):
         return
     if not _TIMES.value:
         sets = data_sets(_TOY.value)
-        for title, methods in TABLES.items():
+        for title, methods in list(TABLES.items())[: 3 if _TOY.value else None]:
             print_table(title, methods, sets)
     print_times(_TOY.value)
 

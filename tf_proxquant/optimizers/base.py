@@ -212,6 +212,10 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         self.inner_optimizer.finalize_variable_values(var_list)
         if not self.inner_optimizer.use_ema:
             return
+        for variable in var_list:
+            # On JAX the assignment above lets variable and average share a buffer, which the
+            # next `fit` may not donate twice.
+            variable.assign(ops.copy(variable))
         if not self.frozen:
             self.snap()
         else:

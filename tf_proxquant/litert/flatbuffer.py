@@ -4,6 +4,8 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tf_proxquant import packing
+
 FILE_IDENTIFIER = b"TFL3"
 NO_TENSOR = -1
 # Converter notes that an edit makes untrue: the minimal runtime and the conversion options.
@@ -72,7 +74,7 @@ class Model:
         """Value of a constant tensor; codes below 8 bits come as int8, one per element."""
         data, shape = self.constant(tensor), tensor_shape(tensor)
         if tensor.type in BITS:
-            return unpack_bits(data, BITS[tensor.type], int(np.prod(shape))).reshape(shape)
+            return packing.unpack_codes(data, BITS[tensor.type], int(np.prod(shape))).reshape(shape)
         return data.view(NUMPY_TYPES[tensor.type]).reshape(shape)
 
     def add_buffer(self, data):
@@ -314,19 +316,3 @@ def quantization(scale, axis=0):
     parameters.zeroPoint = np.zeros(parameters.scale.size, np.int64)
     parameters.quantizedDimension = axis
     return parameters
-
-
-def pack_bits(codes, bits):
-    """Packs signed codes little-endian, `8 // bits` per byte, flat and without row padding."""
-    per_byte = 8 // bits
-    flat = np.asarray(codes, np.int8).reshape(-1)
-    flat = np.pad(flat, (0, -flat.size % per_byte)).view(np.uint8) & ((1 << bits) - 1)
-    columns = flat.reshape(-1, per_byte) << (bits * np.arange(per_byte, dtype=np.uint8))
-    return np.bitwise_or.reduce(columns, axis=1).astype(np.uint8)
-
-
-def unpack_bits(data, bits, count):
-    """Inverse of `pack_bits`: `count` sign-extended int8 codes."""
-    shifts = bits * np.arange(8 // bits, dtype=np.uint8)
-    codes = (np.asarray(data, np.uint8)[:, None] >> shifts).reshape(-1)[:count]
-    return (codes << (8 - bits)).view(np.int8) >> (8 - bits)

@@ -16,6 +16,7 @@ from ai_edge_litert.schema_py_generated import (
     TensorType,
 )
 
+from tf_proxquant import packing
 from tf_proxquant.litert import flatbuffer, levels
 
 # Bytes of a tensor, an operator and their vectors in a file without names, measured on such files.
@@ -72,7 +73,7 @@ class Decoder:
 
     def integers(self, codes, scales, bits, axis=None):
         """Adds a constant of signed `bits`-bit codes with its scales and returns its index."""
-        data = codes if bits == 8 else flatbuffer.pack_bits(codes, bits)
+        data = codes if bits == 8 else packing.pack_codes(codes, bits)
         parameters = flatbuffer.quantization(scales, axis or 0)
         return self.constant(data, INTEGER_TYPES[bits], codes.shape, parameters)
 

@@ -17,6 +17,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import quantizers_baselines as baselines
+from tf_proxquant import datasets
 from tf_proxquant.quantizers import Binary, MultiBit, Quantizer, Ternary, Uniform
 
 _TOY = flags.DEFINE_bool("toy", False, "Small data, one seed: shows that the script runs.")
@@ -116,10 +117,9 @@ def data_sets(toy):
 
 def trained_kernels(epochs):
     """The kernels of a small convolutional network trained on 8x8 digits."""
-    from sklearn.datasets import load_digits
-
     keras.utils.set_random_seed(0)
-    images, labels = load_digits(return_X_y=True)
+    with np.load(pathlib.Path(datasets.__file__).with_name("digits.npz")) as data:
+        images, labels = data["images"].astype("float64"), data["labels"]
     model = keras.Sequential(
         [
             keras.layers.Conv2D(16, 3, padding="same", use_bias=False),

@@ -10,6 +10,7 @@ data set, and shows the mean ratio over the seeds (or over the kernels of a trai
 """
 
 import functools
+import pathlib
 import time
 
 import keras

@@ -133,6 +133,18 @@ class ProxQuantStepTest(unittest.TestCase):
         optimizer.apply_gradients([(ops.zeros(1), variable)])
         np.testing.assert_allclose(ops.convert_to_numpy(variable), [0.75])
 
+    def test_the_fused_binary_step_is_the_general_one_bit_for_bit(self):
+        start = np.random.default_rng(2).normal(size=500).astype("float32")
+        for scale in (None, 0.5):
+            clip = scale or 1.0
+            fused = keras.Variable(start, name="kernel")
+            optimizer = pq.ProxQuant(keras.optimizers.SGD(0.1), pq.Binary(scale), 3.0, clip=clip)
+            optimizer.apply([ops.zeros(500)], [fused])
+            expected = pq.prox.prox_l1(start, pq.Binary(scale)(start), 0.1 * 3.0)
+            np.testing.assert_array_equal(
+                ops.convert_to_numpy(fused), ops.convert_to_numpy(ops.clip(expected, -clip, clip))
+            )
+
     def test_the_concave_regularizer_pushes_away_from_zero_by_the_factor_of_the_prox(self):
         variable = keras.Variable([0.25, -0.125, 0.9, 0.0], name="kernel")
         optimizer = pq.ProxQuant(

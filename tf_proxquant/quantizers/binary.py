@@ -45,6 +45,13 @@ class Binary(Quantizer):
             )
         self.scale = scale
 
+    @property
+    def fixed_level(self):
+        """The level a, where it does not depend on the weights; else None."""
+        if self.scale is None:
+            return 1.0
+        return None if isinstance(self.scale, str) else float(self.scale)
+
     def fit(self, rows):
         if self.scale == "mean":
             scale = row_mean(ops.abs(rows))
@@ -52,8 +59,7 @@ class Binary(Quantizer):
             rows, factor = finite_rows(rows)
             scale = factor * ops.median(ops.abs(rows), axis=1, keepdims=True)
         else:
-            fixed = 1.0 if self.scale is None else float(self.scale)
-            scale = constant(fixed, rows) * ops.ones_like(rows[:, :1])
+            scale = constant(self.fixed_level, rows) * ops.ones_like(rows[:, :1])
         return ops.concatenate([-scale, scale], axis=1)
 
     def get_config(self):

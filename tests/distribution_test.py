@@ -34,6 +34,8 @@ for make in (
     lambda: pq.ProxQuant("adam", pq.Ternary(), 1.0, freeze_step=5),
     lambda: pq.ProxQuant("adam", pq.Binary(), 1.0, regularizer="concave", freeze_step=5),
     lambda: pq.ProxConnect("adam", pq.Binary(), clip=1.0, freeze_step=7),
+    lambda: pq.ProxConnect("adam", pq.Binary(), clip=1.0),
+    lambda: pq.ProxQuant("adam", pq.Binary(), 1e4),
 ):
     one, three = train(make, 1), train(make, 3)
     for before, after in zip(one.get_weights(), three.get_weights()):

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from tf_proxquant import metrics
-from tf_proxquant.optimizers import find_optimizer
+from tf_proxquant.optimizers import built_optimizer
 
 
 class QuantizationMonitor(keras.callbacks.Callback):
@@ -30,7 +30,7 @@ class QuantizationMonitor(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         if self.reference is None:
-            optimizer = _built_optimizer(self.model)
+            optimizer = built_optimizer(self.model)
             self.reference = [_numpy(v) for v, _ in optimizer.quantized_variables]
 
     def on_epoch_end(self, epoch, logs=None):
@@ -39,7 +39,7 @@ class QuantizationMonitor(keras.callbacks.Callback):
 
     def measure(self):
         """Returns the three figures of the present weights, a dict of floats."""
-        optimizer = _built_optimizer(self.model)
+        optimizer = built_optimizer(self.model)
         pairs = optimizer.quantized_variables
         weights = [_numpy(v) for v, _ in pairs]
         # Frozen weights are the grid: levels fitted to them anew could be others.
@@ -94,7 +94,7 @@ def snapped(model):
     Args:
       model: a model compiled with `ProxQuant` or `ProxConnect`.
     """
-    optimizer = _built_optimizer(model)
+    optimizer = built_optimizer(model)
     variables = [v for v, _ in optimizer.quantized_variables]
     before = [ops.copy(v) for v in variables]
     try:
@@ -103,18 +103,6 @@ def snapped(model):
     finally:
         for variable, value in zip(variables, before, strict=True):
             variable.assign(value)
-
-
-def _built_optimizer(model):
-    optimizer = find_optimizer(model)
-    if not optimizer.built:
-        if not model.built:
-            raise ValueError(
-                f"The model must be built before it is measured. Received: {model!r}. Call it "
-                "on data or `model.build(input_shape)` before `fit`."
-            )
-        optimizer.build(model.trainable_variables)
-    return optimizer
 
 
 def _numpy(tensor):

@@ -1,7 +1,14 @@
 """Optimizers that wrap another one and pull its weights to a grid."""
 
-from tf_proxquant.optimizers.base import QuantizingOptimizer, find_optimizer, snap
+from tf_proxquant.optimizers.base import QuantizingOptimizer, built_optimizer, find_optimizer, snap
 from tf_proxquant.optimizers.prox_connect import ProxConnect
 from tf_proxquant.optimizers.prox_quant import ProxQuant
 
-__all__ = ["ProxConnect", "ProxQuant", "QuantizingOptimizer", "find_optimizer", "snap"]
+__all__ = [
+    "ProxConnect",
+    "ProxQuant",
+    "QuantizingOptimizer",
+    "built_optimizer",
+    "find_optimizer",
+    "snap",
+]

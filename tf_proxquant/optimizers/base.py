@@ -163,6 +163,15 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         )
         return [v for v in variables if self._var_key(v) in self._quantizers]
 
+    def _before(self, selected):
+        """Returns the weights to put back on HOLD, copied; None where nothing ever holds."""
+        return [ops.copy(v) if self._may_hold else None for v in selected]
+
+    @property
+    def _may_hold(self):
+        accumulates = bool(self.inner_optimizer.gradient_accumulation_steps)
+        return self.freeze_step is not None or accumulates
+
     def _phase(self, step):
         """Returns PULL, SNAP or HOLD for the update just made, None if it is always PULL.
 
@@ -208,19 +217,20 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         An average of on-grid weights is off the grid: frozen weights return to their
         frozen value, others are snapped.
         """
+        if not self.inner_optimizer.use_ema:
+            self.inner_optimizer.finalize_variable_values(var_list)
+            return
         before = [ops.copy(variable) for variable, _ in self.quantized_variables]
         self.inner_optimizer.finalize_variable_values(var_list)
-        if not self.inner_optimizer.use_ema:
-            return
         for variable in var_list:
             # On JAX the assignment above lets variable and average share a buffer, which the
             # next `fit` may not donate twice.
             variable.assign(ops.copy(variable))
         if not self.frozen:
-            self.snap()
-        else:
-            for (variable, _), value in zip(self.quantized_variables, before, strict=True):
-                variable.assign(value)
+            self._snap()
+            return
+        for (variable, _), value in zip(self.quantized_variables, before, strict=True):
+            variable.assign(value)
 
     @property
     def variables(self):
@@ -295,6 +305,22 @@ def find_optimizer(model):
     return optimizer
 
 
+def built_optimizer(model):
+    """Returns `find_optimizer(model)`, built on the model's trainable variables.
+
+    Raises: ValueError: if the model is not compiled with one, or not built itself.
+    """
+    optimizer = find_optimizer(model)
+    if not optimizer.built:
+        if not model.built:
+            raise ValueError(
+                f"The model must be built, to know its weights. Received: {model!r}. Call it on "
+                "data or `model.build(input_shape)` first."
+            )
+        optimizer.build(model.trainable_variables)
+    return optimizer
+
+
 def snap(model):
     """Rounds the model's selected weights to their grid now, in place.
 
@@ -304,12 +330,9 @@ def snap(model):
     Args:
       model: a model compiled with `ProxQuant` or `ProxConnect`.
 
-    Raises: ValueError: if it is not.
+    Raises: ValueError: if it is not, or not built.
     """
-    optimizer = find_optimizer(model)
-    if not optimizer.built:
-        optimizer.build(model.trainable_variables)
-    optimizer.snap()
+    built_optimizer(model).snap()
 
 
 def _outside_graph():

@@ -98,11 +98,12 @@ class ProxConnect(QuantizingOptimizer):
         """Stores the latent weights and moves the variables to their prox."""
         latents = {}
         control = self._control(ops.copy(self.iterations))
+        frozen = self.frozen
         for variable, quantizer in self.quantized_variables:
             latent = self.add_variable_from_reference(variable, name="latent")
             latent.assign(variable)
             latents[self._var_key(variable)] = latent
-            if self.frozen:
+            if frozen:
                 variable.assign(quantizer(latent))
             else:
                 levels = quantizer.levels(latent)
@@ -124,7 +125,7 @@ class ProxConnect(QuantizingOptimizer):
         selected = self._start(trainable_variables)
         step = ops.copy(self.iterations)
         control = self._control(step)
-        before = [ops.copy(v) for v in selected]
+        before = self._before(selected)
         self._backend_update_step(before, selected, self._latent_value)
         self.inner_optimizer.apply(grads, trainable_variables)
         phase = self._phase(step)

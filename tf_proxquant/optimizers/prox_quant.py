@@ -110,8 +110,7 @@ class ProxQuant(QuantizingOptimizer):
         # Both before the inner update: it moves the step, and with it a learning-rate schedule.
         step = ops.copy(self.iterations)
         tau = ops.multiply(self.learning_rate, self.strength(step))
-        may_hold = self.freeze_step is not None or self.inner_optimizer.gradient_accumulation_steps
-        before = [ops.copy(v) if may_hold else v for v in selected]
+        before = self._before(selected)
         self.inner_optimizer.apply(grads, trainable_variables)
         rule = functools.partial(self._pulled, tau=tau, step=step, phase=self._phase(step))
         self._backend_update_step(before, selected, rule)
@@ -121,7 +120,7 @@ class ProxQuant(QuantizingOptimizer):
 
         Args:
           variable: the variable, moved by the inner optimizer.
-          before: its value before that.
+          before: its value before that, or None.
           tau: scalar tensor, learning rate times strength.
           step: scalar tensor, updates before this one.
           phase: None or a scalar of PULL, SNAP, HOLD.

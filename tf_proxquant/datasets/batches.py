@@ -57,13 +57,17 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index):
         """Returns batch `index`: float32 images and int32 labels."""
         chosen = self._permutation()[index * self.batch_size : (index + 1) * self.batch_size]
-        images = (self.images[chosen].astype("float32") - self.mean) / self.std
+        images = self.normalize(self.images[chosen])
         random = np.random.default_rng((self.seed, self.epoch, index))
         if self.pad:
             images = random_crop(images, self.pad, random)
         if self.flip:
             images = random_flip(images, random)
         return images, self.labels[chosen]
+
+    def normalize(self, images):
+        """Returns images as the model gets them without augmentation, float32."""
+        return (images.astype("float32") - self.mean) / self.std
 
     def on_epoch_begin(self):
         # Not counted by `on_epoch_end`: Keras calls that once before the first epoch.

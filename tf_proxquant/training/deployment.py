@@ -9,8 +9,6 @@ import sys
 import keras
 import numpy as np
 
-from tf_proxquant import datasets
-
 # Training images that the static profile is calibrated on.
 _CALIBRATION_IMAGES = 256
 
@@ -24,7 +22,7 @@ def check(settings):
         )
 
 
-def export_and_score(settings, data, workdir):
+def export_and_score(settings, train, test, workdir):
     """Exports model.keras to model.tflite and scores that on the whole test set.
 
     Where Keras runs on another backend the export runs in a process of its own with
@@ -45,11 +43,10 @@ def export_and_score(settings, data, workdir):
 
     source, target = workdir / "model.keras", workdir / "model.tflite"
     print(f"exporting {target}", flush=True)
-    mean, std = datasets.channel_statistics(data.x_train)
     if keras.backend.backend() == "tensorflow":
         calibration = None
         if settings.export_profile == "static":
-            calibration = (data.x_train[:_CALIBRATION_IMAGES].astype("float32") - mean) / std
+            calibration = train.normalize(train.images[:_CALIBRATION_IMAGES])
         exported = litert.export(
             str(source),
             str(target),
@@ -59,9 +56,8 @@ def export_and_score(settings, data, workdir):
     else:
         exported = _export_elsewhere(source, target, settings.export_profile)
     workdir.write_json("export.json", exported)
-    images = (data.x_test.astype("float32") - mean) / std
-    logits = litert.predict(str(target), images)
-    report["tflite_accuracy"] = float(np.mean(np.argmax(logits, axis=-1) == data.y_test))
+    logits = litert.predict(str(target), test.normalize(test.images))
+    report["tflite_accuracy"] = float(np.mean(np.argmax(logits, axis=-1) == test.labels))
     report["tflite_path"] = str(target)
     report["tflite_bytes"] = target.stat().st_size
     report["float_tflite_bytes"] = exported["float_bytes"]

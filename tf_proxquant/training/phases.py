@@ -35,15 +35,14 @@ def make_batches(settings, data):
     return train, test
 
 
-def full_precision(settings, data, workdir):
+def full_precision(settings, data, train, test, workdir):
     """Trains the full-precision model, or takes it from `init_from` or an earlier start.
 
     Returns: (compiled model, its test accuracy).
     """
-    train, test = make_batches(settings, data)
-    epochs = settings.epochs if settings.method == "full_precision" else (
-        0 if settings.init_from else settings.full_precision_epochs
-    )  # fmt: skip
+    epochs = 0 if settings.init_from else settings.full_precision_epochs
+    if settings.method == "full_precision":
+        epochs = settings.epochs
 
     def make_model():
         if settings.init_from:
@@ -58,12 +57,11 @@ def full_precision(settings, data, workdir):
     return model, _accuracy(model, test)
 
 
-def quantized(settings, data, workdir, warm):
+def quantized(settings, train, test, workdir, warm):
     """Trains from the warm start to weights on their grid.
 
     Returns: (compiled model, dict of its measures on the test set and of its weights).
     """
-    train, test = make_batches(settings, data)
     before = {v.path: ops.convert_to_numpy(v) for v in warm.trainable_variables}
 
     def make_model():
@@ -79,7 +77,7 @@ def quantized(settings, data, workdir, warm):
         callbacks.QuantizedEvaluation(test),
     ]
     model = _fit(
-        workdir, "quantized", settings.epochs, make_model, train, test, watchers, _Histogram()
+        workdir, "quantized", settings.epochs, make_model, train, test, watchers, _histogram
     )
     monitor.set_model(model)
     return model, {"quantized_accuracy": _accuracy(model, test), **monitor.measure()}
@@ -98,17 +96,14 @@ class _Monitor(callbacks.QuantizationMonitor):
         self.reference = [self.before[v.path] for v, _ in pairs]
 
 
-class _Histogram(keras.callbacks.Callback):
+def _histogram(model):
     """Counts the selected weights in 121 bins from -1.5 to 1.5 of the largest level."""
-
-    def __call__(self):
-        pairs = find_optimizer(self.model).quantized_variables
-        counts = np.zeros(121, int)
-        for variable, quantizer in pairs:
-            unit = float(ops.max(ops.abs(quantizer(variable)))) or 1.0
-            relative = np.clip(ops.convert_to_numpy(variable) / unit, -1.5, 1.5)
-            counts += np.histogram(relative, bins=121, range=(-1.5, 1.5))[0]
-        return {"low": -1.5, "high": 1.5, "counts": counts.tolist()}
+    counts = np.zeros(121, int)
+    for variable, quantizer in find_optimizer(model).quantized_variables:
+        unit = float(ops.max(ops.abs(quantizer(variable)))) or 1.0
+        relative = np.clip(ops.convert_to_numpy(variable) / unit, -1.5, 1.5)
+        counts += np.histogram(relative, bins=121, range=(-1.5, 1.5))[0]
+    return {"low": -1.5, "high": 1.5, "counts": counts.tolist()}
 
 
 def _fit(workdir, phase, epochs, make_model, train, test, watchers, histogram=None):
@@ -118,8 +113,6 @@ def _fit(workdir, phase, epochs, make_model, train, test, watchers, histogram=No
         return keras.saving.load_model(finished)
     checkpoint, done = workdir.checkpoint(phase)
     model = keras.saving.load_model(checkpoint) if checkpoint else make_model()
-    if histogram:
-        histogram.set_model(model)
     if done < epochs:
         recorder = Recorder(workdir, phase, epochs, histogram)
         model.fit(

@@ -23,6 +23,7 @@ def run(settings):
     scope = phases.strategy_scope(settings.distribution)
     data = datasets.load(settings.dataset, settings.data_dir, settings.download)
     workdir = Workdir.open(settings)
+    train, test = phases.make_batches(settings, data)
     keras.utils.set_random_seed(settings.seed)
     report = {
         "dataset": data.name,
@@ -33,12 +34,14 @@ def run(settings):
         "workdir": str(workdir.path),
     }
     with scope:
-        model, report["full_precision_accuracy"] = phases.full_precision(settings, data, workdir)
+        model, report["full_precision_accuracy"] = phases.full_precision(
+            settings, data, train, test, workdir
+        )
         if settings.method != "full_precision":
-            model, measured = phases.quantized(settings, data, workdir, model)
+            model, measured = phases.quantized(settings, train, test, workdir, model)
             report.update(measured)
     workdir.save_model(model, "model.keras")
-    report.update(deployment.export_and_score(settings, data, workdir))
+    report.update(deployment.export_and_score(settings, train, test, workdir))
     plot.history(workdir.path)
     report["wall_seconds"] = round(time.perf_counter() - started, 1)
     workdir.write_json("report.json", report)

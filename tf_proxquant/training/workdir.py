@@ -121,7 +121,7 @@ class Recorder(keras.callbacks.Callback):
       workdir: the `Workdir`.
       phase: name of the phase.
       epochs: int, number of epochs of the phase.
-      histogram: callable that returns a row for histograms.jsonl, or None.
+      histogram: function (model) -> dict, a row for histograms.jsonl; or None.
     """
 
     def __init__(self, workdir, phase, epochs, histogram=None):
@@ -141,9 +141,8 @@ class Recorder(keras.callbacks.Callback):
         row.update({key: float(value) for key, value in (logs or {}).items()})
         self._append("metrics.jsonl", row)
         if self.histogram:
-            self._append(
-                "histograms.jsonl", {"phase": self.phase, "epoch": epoch, **self.histogram()}
-            )
+            counted = self.histogram(self.model)
+            self._append("histograms.jsonl", {"phase": self.phase, "epoch": epoch, **counted})
         now = time.monotonic()
         per_epoch = (now - self._began) / (epoch + 1 - self._first)
         _print_progress(row, self.epochs, per_epoch * (self.epochs - epoch - 1))

@@ -19,7 +19,7 @@ test: .venv/installed
 test-jax: .venv/installed
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 $(ARGS) \
 	  tests/quantizers_test.py tests/prox_test.py tests/schedules_test.py tests/selection_test.py \
-	  tests/optimizers_test.py tests/metrics_test.py tests/callbacks_test.py tests/datasets_test.py
+	  tests/optimizers*_test.py tests/metrics_test.py tests/callbacks_test.py tests/datasets_test.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

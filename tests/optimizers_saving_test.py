@@ -1,0 +1,84 @@
+"""Saving and loading the optimizers."""
+
+import copy
+import os
+import tempfile
+import unittest
+
+import keras
+import numpy as np
+
+import tf_proxquant as pq
+from tests.optimizers_cases import X, Y, train, weights
+
+OPTIMIZERS = {
+    "binary": lambda: pq.ProxQuant(
+        keras.optimizers.Adam(0.01), pq.Binary(), pq.schedules.Linear(0.5), clip=1.0, freeze_step=14
+    ),
+    "ternary": lambda: pq.ProxQuant(
+        keras.optimizers.SGD(0.01, momentum=0.9), pq.Ternary(), 1.0, select=["hidden", "head/k"]
+    ),
+    "mixed": lambda: pq.ProxQuant(
+        "rmsprop", None, 0.5, select={"hidden/kernel": pq.MultiBit(2), "head": None}, freeze_step=2
+    ),
+    "scheduled": lambda: pq.ProxQuant(
+        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.01, 20)),
+        pq.Uniform(3, axis=-1),
+        2.0,
+        regularizer="l1",
+    ),
+    "concave": lambda: pq.ProxQuant(
+        "adam", pq.Binary(scale="mean", axis=-1), 5.0, regularizer="concave", freeze_step=12
+    ),
+    "kept_levels": lambda: pq.ProxQuant(
+        "adam", pq.MultiBit(2, axis=-1), 2.0, update_levels_every=3, freeze_step=17
+    ),
+    "lazy_kept_levels": lambda: pq.ProxConnect(
+        "adam", pq.Ternary(), update_levels_every=3, freeze_step=17
+    ),
+    "lazy": lambda: pq.ProxConnect(keras.optimizers.Adam(0.01), pq.Binary(), clip=1.0),
+    "relaxed": lambda: pq.ProxConnect(
+        "adam", pq.Ternary(), pq.schedules.Linear(0.05), prox="l2", freeze_step=18
+    ),
+    "parq": lambda: pq.ProxConnect(
+        "adam", pq.MultiBit(2, axis=-1), pq.schedules.Sigmoid(2, 18), prox="piecewise_affine"
+    ),
+}
+
+
+class SavingTest(unittest.TestCase):
+    def test_fit_save_load_fit_equals_the_uninterrupted_run_bit_for_bit(self):
+        for name, optimizer in OPTIMIZERS.items():
+            with self.subTest(name), tempfile.TemporaryDirectory() as folder:
+                whole = train(optimizer(), epochs=5)
+                model = train(optimizer(), epochs=2)
+                model.save(os.path.join(folder, "model.keras"))
+                model = keras.saving.load_model(os.path.join(folder, "model.keras"))
+                model.fit(X, Y, batch_size=16, epochs=3, shuffle=False, verbose=0)
+                for path, value in weights(whole).items():
+                    np.testing.assert_array_equal(value, weights(model)[path], path)
+
+    def test_config_survives_a_round_trip(self):
+        for name, optimizer in OPTIMIZERS.items():
+            with self.subTest(name):
+                config = keras.saving.serialize_keras_object(optimizer())
+                # A copy: Keras revives an inner schedule inside the config it is given.
+                again = keras.saving.deserialize_keras_object(copy.deepcopy(config))
+                self.assertEqual(config, keras.saving.serialize_keras_object(again))
+
+    def test_a_registered_predicate_is_saved(self):
+        optimizer = pq.ProxQuant("adam", pq.Binary(), 1.0, select=is_hidden)
+        config = keras.saving.serialize_keras_object(optimizer)
+        again = keras.saving.deserialize_keras_object(config)
+        self.assertIs(again.select, is_hidden)
+
+    def test_the_file_holds_the_inner_state_once(self):
+        model = train(pq.ProxQuant(keras.optimizers.Adam(0.01), pq.Binary(), 1.0))
+        store = {}
+        model.optimizer.save_own_variables(store)
+        self.assertEqual(len(store), 2)
+
+
+@keras.saving.register_keras_serializable("tests")
+def is_hidden(variable):
+    return variable.path == "net/hidden/kernel"

@@ -8,7 +8,7 @@ activations. Convolutions are left alone: over int2 weights they return garbage 
 import numpy as np
 from ai_edge_litert.schema_py_generated import BuiltinOperator, ReshapeOptionsT, TensorType
 
-from tf_proxquant.litert import flatbuffer, forms, levels, rewrite
+from tf_proxquant.litert import flatbuffer, forms, rewrite
 from tf_proxquant.litert.report import TensorRow
 
 FULLY_CONNECTED_VERSIONS = {8: 12, 4: 12, 2: 14}
@@ -115,15 +115,11 @@ _FEEDS = {"FULLY_CONNECTED": _feed_dense, "GATHER": _feed_lookup}
 
 
 def _row(weight, bits, scales):
-    axis, num_levels = levels.count_levels(weight.values)
-    return TensorRow(
+    return TensorRow.of(
+        weight.values,
         name=weight.name,
         operators=weight.consumers,
-        shape=weight.values.shape,
-        num_levels=num_levels,
-        axis=axis,
         form=f"int{bits} direct",
         bits=bits,
-        bytes_before=weight.values.nbytes,
         bytes_after=-(-weight.values.size * bits // 8) + scales.nbytes,
     )

@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 
-from tf_proxquant.litert import decoding, flatbuffer, levels, untrusted
+from tf_proxquant.litert import decoding, flatbuffer, untrusted
 from tf_proxquant.litert.convert import MissingFileError
 from tf_proxquant.litert.report import ExportReport, TensorRow
 
@@ -68,17 +68,13 @@ def _row(model, graph, index, stored, readers):
     if not stored.operators and form != "float32":
         form += " direct"
     values = np.asarray(stored.values, np.float32)
-    axis, num_levels = levels.count_levels(values)
     name = flatbuffer.layer_name(constants[0]) or flatbuffer.layer_name(graph.tensors[index])
-    return TensorRow(
+    return TensorRow.of(
+        values,
         name=name,
         operators=readers,
-        shape=values.shape,
-        num_levels=num_levels,
-        axis=axis,
         form=form,
         bits=_bits(form, packed, values.size),
-        bytes_before=4 * values.size,
         bytes_after=num_bytes,
     )
 

@@ -120,19 +120,15 @@ def pays(weight, encoding):
 
 
 def _row(weight, encoding, reason):
-    axis, num_levels = levels.count_levels(weight.values)
-    if encoding is None and num_levels is None:
-        reason = "not quantized: too many distinct values"
-    num_bytes = weight.values.nbytes
-    return TensorRow(
+    row = TensorRow.of(
+        weight.values,
         name=weight.name,
         operators=weight.consumers,
-        shape=weight.values.shape,
-        num_levels=num_levels,
-        axis=axis,
         form=encoding.form if encoding else "float32",
         bits=encoding.bits if encoding else 32,
-        bytes_before=num_bytes,
-        bytes_after=encoding.num_bytes if encoding else num_bytes,
+        bytes_after=encoding.num_bytes if encoding else weight.values.nbytes,
         reason=reason,
     )
+    if encoding is None and row.num_levels is None:
+        return dataclasses.replace(row, reason="not quantized: too many distinct values")
+    return row

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from tf_proxquant.litert import levels
+
 
 @dataclasses.dataclass(frozen=True)
 class TensorRow:
@@ -30,6 +32,18 @@ class TensorRow:
     bytes_before: int
     bytes_after: int
     reason: str = ""
+
+    @classmethod
+    def of(cls, values, **fields):
+        """A row for a weight with these float32 values: shape, levels and size are theirs."""
+        axis, num_levels = levels.count_levels(values)
+        return cls(
+            shape=values.shape,
+            axis=axis,
+            num_levels=num_levels,
+            bytes_before=4 * values.size,
+            **fields,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -136,7 +136,7 @@ class ProxQuant(QuantizingOptimizer):
 
     def _prox_and_clip(self, weights, quantizer, levels, tau):
         regularizer = self.regularizer or quantizer.regularizer
-        level = getattr(quantizer, "fixed_level", None)
+        level = quantizer.fixed_level
         if regularizer == "l1" and level is not None and level == self.clip:
             # The paper's binary recipe: bit for bit what the lines below give, in fewer passes.
             return prox.prox_l1_box(weights, self.clip, tau)

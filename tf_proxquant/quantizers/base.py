@@ -28,9 +28,11 @@ class Quantizer:
 
     Attributes:
       regularizer: "l1" or "l2", the penalty that ProxQuant uses by default.
+      fixed_level: a > 0 where the levels are -a and +a whatever the weights, else None.
     """
 
     regularizer = "l2"
+    fixed_level = None
 
     def __init__(self, axis=None):
         self.axis = check_axis(axis)

@@ -47,7 +47,7 @@ class Binary(Quantizer):
 
     @property
     def fixed_level(self):
-        """The level a, where it does not depend on the weights; else None."""
+        """See `Quantizer`."""
         if self.scale is None:
             return 1.0
         return None if isinstance(self.scale, str) else float(self.scale)

@@ -35,7 +35,7 @@ class ProxQuant(QuantizingOptimizer):
         weight per unit of learning rate.
       regularizer: "l1" pulls each weight by at most tau and lands it; "l2" contracts its
         distance by 1/(1 + tau); "concave" pushes it away from the midpoint between two levels,
-        by 1/(1 - tau), and lands it: not in the paper, and better at one bit in few epochs.
+        by 1/(1 - tau), and lands it: not in the paper, and better than "l1" in short runs.
         None takes the paper's choice: "l1" for `Binary`, else "l2".
       select: which variables, see `tf_proxquant.selection`. None = every kernel and
         embedding table.

@@ -55,9 +55,70 @@ class QuantizationMonitorTest(unittest.TestCase):
         model.get_layer("hidden").kernel.assign(-model.get_layer("hidden").kernel)
         self.assertAlmostEqual(fit(model, monitor, epochs=1)["sign_change"][-1], 30 / 48)
 
+    def test_strength_and_tau_are_those_of_the_next_update(self):
+        strength = pq.schedules.Linear(2.0, every=4)
+        model = make_model(pq.ProxQuant(keras.optimizers.SGD(0.25), pq.Binary(), strength))
+        history = fit(model, pq.callbacks.QuantizationMonitor(), epochs=3)
+        self.assertEqual(history["strength"], [2.0, 4.0, 6.0])
+        self.assertEqual(history["tau"], [0.5, 1.0, 1.5])
+
+    def test_a_strength_that_is_a_share_has_no_tau_and_the_hard_prox_has_no_strength(self):
+        shared = make_model(pq.ProxConnect("adam", pq.Binary(), 0.5, prox="l2"))
+        history = fit(shared, pq.callbacks.QuantizationMonitor(), epochs=1)
+        self.assertEqual((history["strength"], "tau" in history), ([0.5], False))
+        hard = make_model(pq.ProxConnect("adam", pq.Binary()))
+        self.assertNotIn("strength", fit(hard, pq.callbacks.QuantizationMonitor(), epochs=1))
+
+    def test_per_layer_it_logs_each_variable_and_the_total_is_over_all(self):
+        model = make_model(pq.ProxQuant("adam", pq.Binary(), 5.0, select="kernel"))
+        history = fit(model, pq.callbacks.QuantizationMonitor(per_layer=True), epochs=1)
+        shares = [history[f"on_grid/{v.path}"][0] * v.shape[0] * v.shape[1]
+                  for v, _ in model.optimizer.quantized_variables]  # fmt: skip
+        self.assertEqual(len(shares), 2)
+        self.assertAlmostEqual(history["on_grid"][0], sum(shares) / 48)
+
     def test_it_needs_a_quantizing_optimizer(self):
         with self.assertRaisesRegex(ValueError, "compiled with pq.ProxQuant"):
             fit(make_model("adam"), pq.callbacks.QuantizationMonitor())
+
+
+class StopOnNonFiniteTest(unittest.TestCase):
+    def test_stop_ends_training_with_a_warning_that_names_the_variables(self):
+        model = make_model("adam")
+        x = X.copy()
+        x[9, 0] = np.inf  # in the second of four batches
+        with self.assertWarnsRegex(UserWarning, "batch 1 in 'hidden/kernel|sequential.*kernel"):
+            history = model.fit(
+                x, Y, batch_size=8, epochs=3, shuffle=False, verbose=0,
+                callbacks=[pq.callbacks.StopOnNonFinite("stop")],
+            ).history  # fmt: skip
+        self.assertEqual(len(history["loss"]), 1)
+
+    def test_a_weight_that_the_loss_does_not_show_yet_is_found_at_the_end_of_the_epoch(self):
+        class Spoil(keras.callbacks.Callback):
+            def on_train_batch_end(self, batch, logs=None):
+                if batch == 3:
+                    kernel = self.model.get_layer("head").kernel
+                    kernel.assign(kernel * np.nan)
+
+        with self.assertRaisesRegex(ValueError, r"end of epoch 0.*head/kernel' \(18 values"):
+            fit(make_model("adam"), Spoil(), pq.callbacks.StopOnNonFinite())
+
+    def test_loss_scaling_skips_a_bad_update_and_nothing_but_it(self):
+        def trained(x):
+            optimizer = pq.ProxQuant(keras.optimizers.Adam(0.01), pq.Ternary(), 5.0)
+            model = make_model(keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1.0))
+            model.fit(x, Y[: len(x)], batch_size=8, shuffle=False, verbose=0)
+            inner = [ops.convert_to_numpy(v) for v in optimizer.variables]
+            return [*model.get_weights(), *inner], int(optimizer.iterations)
+
+        bad = X.copy()
+        bad[-8:, 0] = np.nan
+        found, steps = trained(bad)
+        expected, expected_steps = trained(X[:-8])
+        self.assertEqual((steps, expected_steps), (3, 3))
+        for value, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(value, other)
 
 
 class QuantizedEvaluationTest(unittest.TestCase):

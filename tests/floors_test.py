@@ -17,11 +17,11 @@ FLOORS = {
     "packing": 0,
     "models": 0,
     "datasets": 0,
-    "plot": 0,
     "optimizers": 1,
     "metrics": 1,
     "litert": 1,
     "callbacks": 2,
+    "plot": 2,
     "training": 3,
 }
 MAY_IMPORT_TENSORFLOW = ("litert", "datasets")

@@ -1,11 +1,13 @@
 """Callbacks that watch the weights go to their grid."""
 
 import contextlib
+import math
+import warnings
 
 import keras
 from keras import ops
 
-from tf_proxquant import metrics
+from tf_proxquant import metrics, selection
 from tf_proxquant.optimizers import built_optimizer
 
 
@@ -16,17 +18,23 @@ class QuantizationMonitor(keras.callbacks.Callback):
         sign_change          share of signs that differ from those at the start of the first
                              `fit`, `metrics.sign_changes`
         on_grid              share of weights on the grid, `metrics.share_on_grid`
+        strength             lambda of the next update, where the optimizer has a strength
+        tau                  learning rate times strength, where the prox takes it
 
-    Put it before the callbacks that read the logs (CSVLogger, TensorBoard, early stopping).
+    Put it before the callbacks that read the logs: CSVLogger, early stopping, and TensorBoard,
+    which then shows them as scalars, and with `histogram_freq=1` the weights as histograms.
 
     Args:
       reference: list of arrays, the weights to count sign changes from, in the order of the
         optimizer's `quantized_variables`. None = those when `fit` begins for the first time.
+      per_layer: whether to log the first three for each selected variable as well, as
+        "<figure>/<path of the variable>".
     """
 
-    def __init__(self, reference=None):
+    def __init__(self, reference=None, per_layer=False):
         super().__init__()
         self.reference = reference
+        self.per_layer = per_layer
 
     def on_train_begin(self, logs=None):
         if self.reference is None:
@@ -38,17 +46,103 @@ class QuantizationMonitor(keras.callbacks.Callback):
             logs.update(self.measure())
 
     def measure(self):
-        """Returns the three figures of the present weights, a dict of floats."""
+        """Returns the figures of the present weights, a dict of floats.
+
+        Raises: ValueError: naming the first selected variable with a NaN or inf.
+        """
         optimizer = built_optimizer(self.model)
-        pairs = optimizer.quantized_variables
-        weights = [_numpy(v) for v, _ in pairs]
-        # Frozen weights are the grid: levels fitted to them anew could be others.
-        quantized = weights if optimizer.frozen else [_numpy(q(v)) for v, q in pairs]
+        paths = [selection.path(v) for v, _ in optimizer.quantized_variables]
+        weights, quantized = _weights_and_grid(optimizer)
+        figures = self._figures(self.reference, weights, quantized)
+        if self.per_layer:
+            for path, *tensors in zip(paths, self.reference, weights, quantized, strict=True):
+                for name, value in self._figures(*tensors).items():
+                    figures[f"{name}/{path}"] = value
+        if optimizer.strength is not None:
+            figures["strength"] = float(optimizer.strength(optimizer.iterations))
+        if optimizer.takes_tau:
+            figures["tau"] = float(optimizer.learning_rate) * figures["strength"]
+        return figures
+
+    def _figures(self, before, weights, quantized):
         return {
             "quantization_error": metrics.quantization_error(weights, quantized),
-            "sign_change": metrics.sign_changes(self.reference, weights),
+            "sign_change": metrics.sign_changes(before, weights),
             "on_grid": metrics.share_on_grid(weights, quantized),
         }
+
+
+def _weights_and_grid(optimizer):
+    """The selected weights and their nearest points of the grid, as lists of arrays."""
+    weights = [_numpy(v) for v, _ in optimizer.quantized_variables]
+    # Frozen weights are the grid: levels fitted to them anew could be others.
+    if optimizer.frozen:
+        return weights, weights
+    return weights, [_numpy(q.nearest(v, levels)) for v, q, levels in optimizer.fit_levels()]
+
+
+class StopOnNonFinite(keras.callbacks.Callback):
+    """Ends training at the first NaN or inf, and says where it is.
+
+    The loss is looked at after each batch, all variables only if it is not finite and at the end
+    of each epoch. To go on over bad batches instead, let Keras skip their updates, which leaves
+    weights, moments and the step count as they are:
+
+        model.compile(keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1.0), ...)
+
+    Args:
+      action: "raise" raises ValueError; "stop" ends `fit` after the batch, with a warning.
+
+    Raises: ValueError: for another action; and from `fit`, naming the variables.
+
+    Example:
+      >>> callback = StopOnNonFinite(action="stop")
+    """
+
+    def __init__(self, action="raise"):
+        super().__init__()
+        if action not in ("raise", "stop"):
+            raise ValueError(f"`action` must be 'raise' or 'stop'. Received: action={action!r}.")
+        self.action = action
+
+    def on_train_batch_end(self, batch, logs=None):
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            self._react([*nonfinite_variables(self.model), f"the loss ({loss})"], f"batch {batch}")
+
+    def on_epoch_end(self, epoch, logs=None):
+        found = nonfinite_variables(self.model)
+        if found and not self.model.stop_training:
+            self._react(found, f"the end of epoch {epoch}")
+
+    def _react(self, found, when):
+        message = (
+            f"Training diverged or met bad data. Received: NaN or inf at {when} in "
+            f"{', '.join(found)}. Lower the learning rate, check the data, or skip such updates "
+            "with keras.optimizers.LossScaleOptimizer."
+        )
+        if self.action == "raise":
+            raise ValueError(message)
+        warnings.warn(message, stacklevel=2)
+        self.model.stop_training = True
+
+
+def nonfinite_variables(model):
+    """Names the model's variables that hold a NaN or inf.
+
+    Args:
+      model: a built `keras.Model`.
+
+    Returns: list of str, path and number of such values.
+    """
+    found = []
+    for variable in model.variables:
+        if keras.backend.is_float_dtype(variable.dtype):
+            finite = ops.isfinite(ops.convert_to_tensor(variable))
+            bad = int(ops.sum(ops.cast(ops.logical_not(finite), "int32")))
+            if bad:
+                found.append(f"'{variable.path}' ({bad} values)")
+    return found
 
 
 class QuantizedEvaluation(keras.callbacks.Callback):

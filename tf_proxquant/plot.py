@@ -6,6 +6,13 @@ import os
 import pathlib
 import uuid
 
+import numpy as np
+from keras import ops
+
+from tf_proxquant import selection
+from tf_proxquant.optimizers import built_optimizer, is_quantizing
+
+_MAX_LINES = 64
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 
 
@@ -27,6 +34,56 @@ def history(workdir):
     if histograms:
         written.append(_save(_drift(histograms), workdir / "weights.png"))
     return written
+
+
+def weights(model, path=None, max_panels=16):
+    """Draws a histogram of each quantized variable, with its levels as lines.
+
+    Args:
+      model: a built model. Compiled with `ProxQuant` or `ProxConnect` it shows the selected
+        variables; otherwise all kernels and embedding tables, without levels.
+      path: of the picture to write (.png, .svg, .pdf, ...), replaced in one step; None writes none.
+      max_panels: int >= 1, at most so many variables are drawn, the first ones.
+
+    Returns: `matplotlib.figure.Figure`; a notebook shows it.
+    Raises: ValueError: if the model is not built, or nothing in it can be quantized.
+    """
+    from matplotlib.figure import Figure
+
+    panels = _grids(model)[:max_panels]
+    columns = min(4, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(3 * columns, 2 * rows), layout="constrained")
+    every = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, (name, values, levels) in zip(every, panels, strict=False):
+        axes.hist(values.ravel(), bins=121, color=_BLUE)
+        # Of a variable with levels per channel only a sample, or lines are all one sees.
+        for level in np.unique(levels)[:: max(1, levels.size // _MAX_LINES)]:
+            axes.axvline(level, color=_ORANGE, linewidth=0.8, alpha=0.6)
+        axes.set_title(name, fontsize=8)
+        axes.set_yticks([])
+        axes.tick_params(labelsize=7)
+    for axes in every[len(panels) :]:
+        axes.set_visible(False)
+    if path is not None:
+        _save(figure, pathlib.Path(path))
+    return figure
+
+
+def _grids(model):
+    """List of (path, weights, levels) of the variables to show, as arrays."""
+    if not model.built:
+        raise ValueError(
+            f"The model must be built, to know its weights. Received: {model!r}. Call it on data "
+            "or `model.build(input_shape)` first."
+        )
+    if not is_quantizing(model):
+        pairs = selection.resolve(None, None, model.trainable_variables)
+        return [(selection.path(v), ops.convert_to_numpy(v), np.zeros(0)) for v, _ in pairs]
+    return [
+        (selection.path(v), ops.convert_to_numpy(v), ops.convert_to_numpy(levels))
+        for v, _, levels in built_optimizer(model).fit_levels()
+    ]
 
 
 def _curves(rows):

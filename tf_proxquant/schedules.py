@@ -33,7 +33,13 @@ class Schedule:
     @classmethod
     def from_config(cls, config):
         """Rebuilds a schedule from `get_config()`."""
-        return cls(**config)
+        try:
+            return cls(**config)
+        except TypeError as error:
+            raise ValueError(
+                f"{cls.__name__} was saved by another version: {error}. Load it with the version "
+                f"of tf_proxquant that wrote it. Received: config={config!r}."
+            ) from error
 
     def __repr__(self):
         arguments = ", ".join(f"{key}={value!r}" for key, value in self.get_config().items())

@@ -38,6 +38,16 @@ class Batches(keras.utils.PyDataset):
                 "`images` and `labels` must have one length of at least 1. "
                 f"Received: {len(images)} and {len(labels)}."
             )
+        for name, value, least in (("batch_size", batch_size, 1), ("pad", pad, 0)):
+            if not isinstance(value, (int, np.integer)) or value < least:
+                raise ValueError(
+                    f"`{name}` must be an integer of at least {least}. Received: {name}={value!r}."
+                )
+        if not np.all(np.asarray(std) > 0):
+            raise ValueError(
+                f"`std` must be greater than 0 for each channel. Received: std={std!r}. "
+                "`channel_statistics` gives 1 for a constant channel."
+            )
         self.images, self.labels = images, labels
         self.batch_size = batch_size
         self.mean = np.asarray(mean, "float32")

@@ -84,7 +84,7 @@ def digits():
         images, labels = data["images"][..., np.newaxis], data["labels"]
     order = np.random.default_rng(0).permutation(len(images))
     train, test = order[:1437], order[1437:]
-    return _checked("digits", images[train], labels[train], images[test], labels[test])
+    return checked("digits", images[train], labels[train], images[test], labels[test])
 
 
 def from_npz(path, name=None):
@@ -100,7 +100,7 @@ def from_npz(path, name=None):
     missing = sorted(set(_IDX_FILES) - set(arrays))
     if missing:
         raise ValueError(f"'{path}' lacks the arrays {missing}. Expected {sorted(_IDX_FILES)}.")
-    return _checked(name or path.stem, *(arrays[key] for key in _IDX_FILES))
+    return checked(name or path.stem, *(arrays[key] for key in _IDX_FILES))
 
 
 def from_idx(folder, name=None):
@@ -112,7 +112,7 @@ def from_idx(folder, name=None):
         if path is None:
             raise ValueError(f"The folder '{folder}' lacks '{filename}', plain or .gz.")
         arrays[key] = _read_idx(path)
-    return _checked(name or folder.name, *(arrays[key] for key in _IDX_FILES))
+    return checked(name or folder.name, *(arrays[key] for key in _IDX_FILES))
 
 
 def from_tfds(name, data_dir=None, download=False):
@@ -144,7 +144,7 @@ def from_tfds(name, data_dir=None, download=False):
         builder.download_and_prepare()
     batches = builder.as_dataset(batch_size=-1, shuffle_files=False)
     train, test = tfds.as_numpy(batches["train"]), tfds.as_numpy(batches["test"])
-    return _checked(name, train["image"], train["label"], test["image"], test["label"])
+    return checked(name, train["image"], train["label"], test["image"], test["label"])
 
 
 def _idx_path(folder, filename):
@@ -172,7 +172,7 @@ def _read_idx(path):
     return values.reshape(shape)
 
 
-def _checked(name, x_train, y_train, x_test, y_test):
+def checked(name, x_train, y_train, x_test, y_test):
     """Brings the four arrays to the form of `Images`, or says what is wrong with them."""
     parts = {}
     for part, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):

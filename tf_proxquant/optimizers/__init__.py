@@ -1,6 +1,12 @@
 """Optimizers that wrap another one and pull its weights to a grid."""
 
-from tf_proxquant.optimizers.base import QuantizingOptimizer, built_optimizer, find_optimizer, snap
+from tf_proxquant.optimizers.base import (
+    QuantizingOptimizer,
+    built_optimizer,
+    find_optimizer,
+    is_quantizing,
+    snap,
+)
 from tf_proxquant.optimizers.prox_connect import ProxConnect
 from tf_proxquant.optimizers.prox_quant import ProxQuant
 
@@ -10,5 +16,6 @@ __all__ = [
     "QuantizingOptimizer",
     "built_optimizer",
     "find_optimizer",
+    "is_quantizing",
     "snap",
 ]

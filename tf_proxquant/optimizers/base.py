@@ -132,6 +132,11 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         ]
 
     @property
+    def takes_tau(self):
+        """Whether the prox takes tau, the learning rate times the strength."""
+        return self.strength is not None
+
+    @property
     def frozen(self):
         """True once `freeze_step` updates are done: the selected weights stay as they are."""
         return self.freeze_step is not None and int(ops.copy(self.iterations)) >= self.freeze_step
@@ -146,8 +151,22 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
             self._snap()
 
     def _snap(self):
+        for variable, quantizer, levels in self.fit_levels():
+            variable.assign(quantizer.nearest(variable, levels))
+
+    def fit_levels(self):
+        """Fits levels to the present weights of every selected variable, before any is moved.
+
+        Returns: list of (variable, quantizer, levels).
+        Raises: ValueError: naming the first variable with a NaN or inf.
+        """
+        fitted = []
         for variable, quantizer in self.quantized_variables:
-            variable.assign(quantizer(variable))
+            try:
+                fitted.append((variable, quantizer, quantizer.levels(variable)))
+            except ValueError as error:
+                raise ValueError(f"'{selection.path(variable)}': {error}") from error
+        return fitted
 
     def _start(self, trainable_variables):
         """Returns the selected ones of `trainable_variables`, building if need be."""
@@ -289,14 +308,24 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         return cls(**config)
 
 
+def is_quantizing(model):
+    """Whether the model is compiled with ProxQuant or ProxConnect."""
+    return _unwrapped(model) is not None
+
+
+def _unwrapped(model):
+    optimizer = getattr(model, "optimizer", None)
+    while optimizer is not None and not isinstance(optimizer, QuantizingOptimizer):
+        optimizer = getattr(optimizer, "inner_optimizer", None)
+    return optimizer
+
+
 def find_optimizer(model):
     """Returns the model's ProxQuant or ProxConnect, unwrapped of loss scaling.
 
     Raises: ValueError: if the model is not compiled with one of them.
     """
-    optimizer = getattr(model, "optimizer", None)
-    while optimizer is not None and not isinstance(optimizer, QuantizingOptimizer):
-        optimizer = getattr(optimizer, "inner_optimizer", None)
+    optimizer = _unwrapped(model)
     if optimizer is None:
         raise ValueError(
             "The model must be compiled with pq.ProxQuant or pq.ProxConnect. Received a model "

@@ -99,16 +99,20 @@ class ProxConnect(QuantizingOptimizer):
         latents = {}
         control = self._control(ops.copy(self.iterations))
         frozen = self.frozen
-        for variable, quantizer in self.quantized_variables:
+        for variable, quantizer, levels in self.fit_levels():
             latent = self.add_variable_from_reference(variable, name="latent")
             latent.assign(variable)
             latents[self._var_key(variable)] = latent
             if frozen:
-                variable.assign(quantizer(latent))
+                variable.assign(quantizer.nearest(latent, levels))
             else:
-                levels = quantizer.levels(latent)
                 variable.assign(self._prox(latent, quantizer, levels, control))
         self._latents = latents
+
+    @property
+    def takes_tau(self):
+        """See `QuantizingOptimizer`; other proxes take the strength as a share."""
+        return self.prox == "l1"
 
     def latent_of(self, variable):
         """Returns the latent weights of a selected variable, an optimizer variable."""

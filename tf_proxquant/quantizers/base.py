@@ -104,7 +104,13 @@ class Quantizer:
 
     @classmethod
     def from_config(cls, config):
-        return cls(**config)
+        try:
+            return cls(**config)
+        except TypeError as error:
+            raise ValueError(
+                f"{cls.__name__} was saved by another version: {error}. Load it with the version "
+                f"of tf_proxquant that wrote it. Received: config={config!r}."
+            ) from error
 
     def __repr__(self):
         config = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())

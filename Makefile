@@ -17,9 +17,11 @@ test: .venv/installed
 
 # The rooms that train on every backend, on JAX.
 test-jax: .venv/installed
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 $(ARGS) \
-	  tests/quantizers_test.py tests/prox_test.py tests/schedules_test.py tests/selection_test.py \
-	  tests/optimizers*_test.py tests/metrics_test.py tests/callbacks_test.py tests/datasets_test.py
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 $(ARGS) $(ON_EVERY_BACKEND)
+
+# All tests but those of floor 3 and of the export, which needs TensorFlow.
+ON_EVERY_BACKEND = $(filter-out tests/litert% tests/training% tests/bad_files% tests/distribution% \
+  tests/floors%,$(wildcard tests/*_test.py))
 
 lint: .venv/installed
 	$(BIN)/ruff check .

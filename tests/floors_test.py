@@ -15,6 +15,7 @@ FLOORS = {
     "schedules": 0,
     "selection": 0,
     "packing": 0,
+    "files": 0,
     "models": 0,
     "datasets": 0,
     "optimizers": 1,
@@ -25,7 +26,7 @@ FLOORS = {
     "training": 3,
 }
 MAY_IMPORT_TENSORFLOW = ("litert", "datasets")
-LITERT_MAY_IMPORT = {"quantizers", "packing"}
+LITERT_MAY_IMPORT = {"quantizers", "packing", "files"}
 
 
 def rooms():

@@ -1,15 +1,12 @@
 """Pictures of a run: accuracy over the epochs, weights drifting on to the grid."""
 
-import contextlib
 import json
-import os
 import pathlib
-import uuid
 
 import numpy as np
 from keras import ops
 
-from tf_proxquant import selection
+from tf_proxquant import files, selection
 from tf_proxquant.optimizers import built_optimizer, is_quantizing
 
 _MAX_LINES = 64
@@ -143,13 +140,8 @@ def _drift(rows, panels=6):
 
 
 def _save(figure, path):
-    temporary = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
-    try:
+    with files.replacing(path) as temporary:
         figure.savefig(temporary, dpi=120)
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
     return path
 
 

@@ -1,12 +1,11 @@
 """Keras model in, verified low-bit .tflite file out."""
 
-import contextlib
 import functools
 import os
 import pathlib
-import uuid
 import zlib
 
+from tf_proxquant import files
 from tf_proxquant.litert import (
     balanced,
     budget,
@@ -80,7 +79,8 @@ def export(
 
     Returns: `ExportReport`.
     Raises: ValueError: on bad arguments, weights that are not finite, a model that LiteRT cannot
-      express, or a file that fails its verification. `path` is left as it was.
+      express, a file that fails its verification, or one that cannot be written. `path` is left
+      as it was.
     """
     target = check_target(path)
     settings = profiles.get(profile)
@@ -222,14 +222,5 @@ def check(content, float_content, exact, model, inputs, settings):
 
 def write_file(target, content):
     """Writes `content` beside `target` and renames it: the old file or the new one, never half."""
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    with files.replacing(target) as temporary:
+        temporary.write_bytes(content)

@@ -110,9 +110,10 @@ def _fit(workdir, phase, epochs, make_model, train, test, watchers, histogram=No
     """Runs one phase, from where an earlier start left it; keeps its result."""
     finished = workdir / f"{phase}.keras"
     if finished.exists():
-        return keras.saving.load_model(finished)
+        workdir.drop_checkpoints(phase)  # of a run that was killed in between
+        return workdir.load_model(finished)
     checkpoint, done = workdir.checkpoint(phase)
-    model = keras.saving.load_model(checkpoint) if checkpoint else make_model()
+    model = workdir.load_model(checkpoint) if checkpoint else make_model()
     if done < epochs:
         recorder = Recorder(workdir, phase, epochs, histogram)
         model.fit(

@@ -4,14 +4,14 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import json
-import os
 import pathlib
 import platform
 import re
 import time
-import uuid
 
 import keras
+
+from tf_proxquant import files
 
 # Of the settings, those that may differ when a run is resumed.
 _FREE = ("workdir", "resume", "data_dir", "download", "init_from")
@@ -46,6 +46,7 @@ class Workdir:
         recorded = workdir / "settings.json"
         if settings.resume:
             _check_same(recorded, settings)
+            files.remove_debris(workdir.path)
             return workdir
         if workdir.path.exists() and (not workdir.path.is_dir() or any(workdir.path.iterdir())):
             raise ValueError(
@@ -64,25 +65,14 @@ class Workdir:
     def __truediv__(self, name):
         return self.path / name
 
-    @contextlib.contextmanager
-    def replacing(self, name):
-        """Context that gives a temporary path beside `name` and renames it at the end."""
-        target = self.path / name
-        temporary = target.with_name(f".{uuid.uuid4().hex}-{target.name}")
-        try:
-            yield temporary
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-
     def write_json(self, name, content):
         """Writes a JSON file."""
-        with self.replacing(name) as path:
+        with files.replacing(self.path / name) as path:
             path.write_text(json.dumps(content, indent=2) + "\n")
 
     def save_model(self, model, name):
         """Saves a model with its optimizer's state."""
-        with self.replacing(name) as path:
+        with files.replacing(self.path / name) as path:
             model.save(path)
 
     def read_lines(self, name):
@@ -94,7 +84,7 @@ class Workdir:
 
     def write_lines(self, name, rows):
         """Writes a JSON-lines file."""
-        with self.replacing(name) as path:
+        with files.replacing(self.path / name) as path:
             path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def checkpoint(self, phase):
@@ -106,6 +96,19 @@ class Workdir:
                 found.append((int(match[1]), path))
         epochs, path = max(found, default=(0, None))
         return path, epochs
+
+    def load_model(self, path):
+        """Loads a model that `save_model` wrote.
+
+        Raises: ValueError: naming the file, if it is damaged or of another version.
+        """
+        try:
+            return keras.saving.load_model(path)
+        except Exception as error:
+            raise ValueError(
+                f"'{path}' is damaged, or of another version: {error}. Move it away and --resume "
+                "from what is before it, or begin anew in another --workdir."
+            ) from error
 
     def drop_checkpoints(self, phase, keep=None):
         """Deletes the checkpoints of a phase but the one at path `keep`."""
@@ -172,7 +175,10 @@ def _check_same(recorded, settings):
             f"There is no run to resume in '{recorded.parent}'. Pass the --workdir of one, or "
             "leave --resume away."
         )
-    before = json.loads(recorded.read_text())["settings"]
+    try:
+        before = json.loads(recorded.read_text())["settings"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"'{recorded}' is damaged ({error}). Take another --workdir.") from error
     now = dataclasses.asdict(settings)
     changed = [key for key in now if key not in _FREE and before.get(key) != now[key]]
     if changed:

@@ -3,6 +3,7 @@
 import re
 import unittest
 
+import keras
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

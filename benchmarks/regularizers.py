@@ -21,6 +21,7 @@ from absl import app, flags
 
 from tf_proxquant import datasets
 from tf_proxquant.training import Settings, phases
+from tf_proxquant.training.images import ImageTask
 from tf_proxquant.training.workdir import Workdir
 
 _TOY = flags.DEFINE_bool("toy", False, "One seed, two epochs, two methods.")
@@ -53,7 +54,7 @@ def run_seed(settings, methods, folder):
         path = str(warm.workdir / "full_precision.keras")
         chosen = dataclasses.replace(settings, init_from=path, **arguments)
         start = Start(chosen, folder, name)
-        _, measured = phases.quantized(chosen, start.train, start.test, start.workdir, start.model)
+        _, measured = phases.quantized(chosen, start.task, start.workdir, start.model)
         found[name] = measured["quantized_accuracy"], measured["sign_change"]
     return found
 
@@ -62,15 +63,13 @@ class Start:
     """The full-precision phase of a run, trained or loaded from `init_from`."""
 
     def __init__(self, settings, folder, name):
-        data = held_out_digits()
+        self.task = ImageTask(settings, held_out_digits())
         self.workdir = Workdir.open(
             dataclasses.replace(settings, workdir=os.path.join(folder, name))
         )
-        self.train, self.test = phases.make_batches(settings, data)
         keras.utils.set_random_seed(settings.seed)
-        self.model, self.accuracy = phases.full_precision(
-            settings, data, self.train, self.test, self.workdir
-        )
+        self.model, measured = phases.full_precision(settings, self.task, self.workdir)
+        self.accuracy = measured["full_precision_accuracy"]
 
 
 def main(_):

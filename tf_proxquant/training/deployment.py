@@ -7,10 +7,6 @@ import subprocess
 import sys
 
 import keras
-import numpy as np
-
-# Training images that the static profile is calibrated on.
-_CALIBRATION_IMAGES = 256
 
 
 def check(settings):
@@ -22,46 +18,43 @@ def check(settings):
         )
 
 
-def export_and_score(settings, train, test, workdir):
-    """Exports model.keras to model.tflite and scores that on the whole test set.
+def export_and_score(settings, task, workdir, names):
+    """Exports NAME.keras to NAME.tflite for each name, and scores the files on the test data.
 
     Where Keras runs on another backend the export runs in a process of its own with
     TensorFlow; where TensorFlow is not installed it is left out, and the figures are None.
 
-    Returns: dict with tflite_path, tflite_bytes, float_tflite_bytes, tflite_accuracy.
+    Returns: dict with tflite_path, tflite_bytes, float_tflite_bytes and the score, tflite_accuracy
+      or tflite_perplexity, of "model"; of other names with the name in front.
     """
-    report = {
-        "tflite_path": None,
-        "tflite_bytes": None,
-        "float_tflite_bytes": None,
-        "tflite_accuracy": None,
-    }
-    if importlib.util.find_spec("tensorflow") is None:
-        print("No export: TensorFlow is not installed.", file=sys.stderr)
-        return report
+    report = {}
+    for name in names:
+        prefix = "" if name == "model" else f"{name}_"
+        score = f"{prefix}tflite_{task.metric}"
+        keys = ("tflite_path", "tflite_bytes", "float_tflite_bytes")
+        report.update(dict.fromkeys([*(prefix + key for key in keys), score]))
+        if importlib.util.find_spec("tensorflow") is None:
+            print("No export: TensorFlow is not installed.", file=sys.stderr)
+            continue
+        source, target = workdir / f"{name}.keras", workdir / f"{name}.tflite"
+        print(f"exporting {target}", flush=True)
+        exported = _export(settings, task, source, target)
+        workdir.write_json(f"{prefix}export.json", exported)
+        report[score] = task.score_file(target)
+        figures = str(target), target.stat().st_size, exported["float_bytes"]
+        report.update({prefix + key: value for key, value in zip(keys, figures, strict=True)})
+    return report
+
+
+def _export(settings, task, source, target):
+    """Exports one model; returns the report of the export as a dict."""
+    profile = settings.export_profile
+    if keras.backend.backend() != "tensorflow":
+        return _export_elsewhere(source, target, profile)
     from tf_proxquant import litert
 
-    source, target = workdir / "model.keras", workdir / "model.tflite"
-    print(f"exporting {target}", flush=True)
-    if keras.backend.backend() == "tensorflow":
-        calibration = None
-        if settings.export_profile == "static":
-            calibration = train.normalize(train.images[:_CALIBRATION_IMAGES])
-        exported = litert.export(
-            str(source),
-            str(target),
-            settings.export_profile,
-            representative_data=calibration,
-        ).to_dict()
-    else:
-        exported = _export_elsewhere(source, target, settings.export_profile)
-    workdir.write_json("export.json", exported)
-    logits = litert.predict(str(target), test.normalize(test.images))
-    report["tflite_accuracy"] = float(np.mean(np.argmax(logits, axis=-1) == test.labels))
-    report["tflite_path"] = str(target)
-    report["tflite_bytes"] = target.stat().st_size
-    report["float_tflite_bytes"] = exported["float_bytes"]
-    return report
+    data = task.calibration() if profile == "static" else None
+    return litert.export(str(source), str(target), profile, representative_data=data).to_dict()
 
 
 def _export_elsewhere(source, target, profile):

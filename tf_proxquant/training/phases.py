@@ -1,14 +1,12 @@
 """The two phases of a run: full-precision warm start, then training towards the grid."""
 
 import contextlib
-import math
 
 import keras
 import numpy as np
 from keras import ops
 
-from tf_proxquant import callbacks, datasets, schedules, selection
-from tf_proxquant.models import resnet
+from tf_proxquant import callbacks, schedules
 from tf_proxquant.optimizers import ProxConnect, ProxQuant, find_optimizer
 from tf_proxquant.training.workdir import Recorder
 
@@ -18,69 +16,48 @@ from tf_proxquant.training.workdir import Recorder
 # level that is farther than exp(-pull) from a midpoint.
 TOTAL_PULL = {"l1": 10.0, "l2": 31.0, "concave": 6.0}
 
-# Padding in pixels, and whether a flip keeps the label; the paper's for all other data.
-_AUGMENTATION = {"digits": (1, False), "mnist": (2, False)}
-_PAPER_AUGMENTATION = (4, True)
 
-
-def make_batches(settings, data):
-    """Returns (training, test) `Batches` of `data`, normalized by the training channels."""
-    mean, std = datasets.channel_statistics(data.x_train)
-    pad, flip = _AUGMENTATION.get(data.name, _PAPER_AUGMENTATION)
-    train = datasets.Batches(
-        data.x_train, data.y_train, settings.batch_size,
-        mean=mean, std=std, pad=pad, flip=flip, shuffle=True, seed=settings.seed,
-    )  # fmt: skip
-    test = datasets.Batches(data.x_test, data.y_test, 500, mean=mean, std=std)
-    return train, test
-
-
-def full_precision(settings, data, train, test, workdir):
+def full_precision(settings, task, workdir):
     """Trains the full-precision model, or takes it from `init_from` or an earlier start.
 
-    Returns: (compiled model, its test accuracy).
+    Returns: (compiled model, dict with its score on the test data).
     """
     epochs = 0 if settings.init_from else settings.full_precision_epochs
     if settings.method == "full_precision":
         epochs = settings.epochs
 
     def make_model():
-        if settings.init_from:
-            model = _load_initial(settings.init_from, data)
-        else:
-            model = resnet(settings.depth, data.x_train.shape[1:], data.num_classes)
-        _compile(model, _inner_optimizer(settings, weight_decay=1e-4))
+        model = _load_initial(task, settings.init_from) if settings.init_from else task.make_model()
+        task.compile(model, task.inner_optimizer(weight_decay=1e-4))
         return model
 
-    rate = _decay(settings, start=0, epochs=epochs)
-    model = _fit(workdir, "full_precision", epochs, make_model, train, test, [rate])
-    return model, _accuracy(model, test)
+    rate = task.rate_callback(0, epochs, workdir.read_metrics("full_precision"))
+    model = _fit(workdir, "full_precision", epochs, make_model, task, [rate])
+    return model, {f"full_precision_{task.metric}": task.score(model)}
 
 
-def quantized(settings, train, test, workdir, warm):
+def quantized(settings, task, workdir, warm):
     """Trains from the warm start to weights on their grid.
 
-    Returns: (compiled model, dict of its measures on the test set and of its weights).
+    Returns: (compiled model, dict of its score on the test data and of its weights' measures).
     """
     before = {v.path: ops.convert_to_numpy(v) for v in warm.trainable_variables}
 
     def make_model():
-        _compile(warm, _quantizing_optimizer(settings, warm, len(train)))
+        task.compile(warm, _quantizing_optimizer(settings, task, warm))
         find_optimizer(warm).build(warm.trainable_variables)
         return warm
 
     monitor = _Monitor(before)
     start = 0 if settings.method != "proxquant" else settings.first_frozen_epoch
     watchers = [
-        _decay(settings, start=start, epochs=settings.epochs),
+        task.rate_callback(start, settings.epochs, workdir.read_metrics("quantized")),
         monitor,
-        callbacks.QuantizedEvaluation(test),
+        callbacks.QuantizedEvaluation(task.validation),
     ]
-    model = _fit(
-        workdir, "quantized", settings.epochs, make_model, train, test, watchers, _histogram
-    )
+    model = _fit(workdir, "quantized", settings.epochs, make_model, task, watchers, _histogram)
     monitor.set_model(model)
-    return model, {"quantized_accuracy": _accuracy(model, test), **monitor.measure()}
+    return model, {f"quantized_{task.metric}": task.score(model), **monitor.measure()}
 
 
 class _Monitor(callbacks.QuantizationMonitor):
@@ -106,7 +83,7 @@ def _histogram(model):
     return {"low": -1.5, "high": 1.5, "counts": counts.tolist()}
 
 
-def _fit(workdir, phase, epochs, make_model, train, test, watchers, histogram=None):
+def _fit(workdir, phase, epochs, make_model, task, watchers, histogram=None):
     """Runs one phase, from where an earlier start left it; keeps its result."""
     finished = workdir / f"{phase}.keras"
     if finished.exists():
@@ -117,53 +94,29 @@ def _fit(workdir, phase, epochs, make_model, train, test, watchers, histogram=No
     if done < epochs:
         recorder = Recorder(workdir, phase, epochs, histogram)
         model.fit(
-            train,
-            validation_data=test,
+            task.train,
+            validation_data=task.validation,
             initial_epoch=done,
             epochs=epochs,
             shuffle=False,  # of the order of the batches, whose contents are shuffled
             verbose=0,
-            callbacks=[datasets.EpochCounter(train), *watchers, recorder],
+            callbacks=[*task.fit_callbacks(), *watchers, recorder],
         )
     workdir.save_model(model, finished.name)
     workdir.drop_checkpoints(phase)
     return model
 
 
-def _compile(model, optimizer):
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer, loss=loss, metrics=["accuracy"])
-
-
-def _accuracy(model, test):
-    return float(model.evaluate(test, verbose=0, return_dict=True)["accuracy"])
-
-
-def _inner_optimizer(settings, weight_decay=None):
-    if settings.optimizer == "sgd":
-        return keras.optimizers.SGD(settings.learning_rate, momentum=0.9, weight_decay=weight_decay)
-    return keras.optimizers.Adam(settings.learning_rate)
-
-
-def _decay(settings, start, epochs):
-    """Callback: the full learning rate up to epoch `start`, then half a cosine towards 0."""
-
-    def rate(epoch, _):
-        passed = max(0, epoch - start) / max(1, epochs - start)
-        return settings.learning_rate * (1 + math.cos(math.pi * passed)) / 2
-
-    return keras.callbacks.LearningRateScheduler(rate)
-
-
-def _quantizing_optimizer(settings, model, steps_per_epoch):
+def _quantizing_optimizer(settings, task, model):
+    steps_per_epoch = len(task.train)
     freeze_step = settings.first_frozen_epoch * steps_per_epoch
-    quantizer = settings.make_quantizer()
+    select, quantizer = task.selection(model)
     common = {
-        "select": _selected(settings, model),
+        "select": select,
         "clip": 1.0 if settings.quantizer in ("binary", "ternary") else None,
         "freeze_step": freeze_step,
     }
-    inner = _inner_optimizer(settings)
+    inner = task.inner_optimizer()
     if settings.method == "proxquant":
         rate = settings.strength
         if rate is None:
@@ -208,25 +161,12 @@ def strength_rate(total_pull, learning_rate, steps_per_epoch, freeze_epoch):
     return total_pull / (learning_rate * steps_per_epoch * stairs)
 
 
-def _selected(settings, model):
-    """The paper's choice: binary quantizes every kernel, the others leave first and last alone."""
-    inner_only = settings.quantizer != "binary"
-    return selection.select_kernels(
-        model, skip_first=inner_only, skip_last=inner_only, skip="shortcut"
-    )
-
-
-def _load_initial(path, data):
+def _load_initial(task, path):
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:
         raise ValueError(f"`init_from` is not a readable Keras model: {path}. {error}") from error
-    expected = (None, *data.x_train.shape[1:]), (None, data.num_classes)
-    if (tuple(model.input_shape), tuple(model.output_shape)) != expected:
-        raise ValueError(
-            f"The model of `init_from` does not fit the data. Received: input {model.input_shape}, "
-            f"output {model.output_shape}. Expected: {expected[0]} and {expected[1]}."
-        )
+    task.check_model(model)
     return model
 
 

@@ -4,8 +4,8 @@ import time
 
 import keras
 
-from tf_proxquant import datasets, plot
-from tf_proxquant.training import deployment, phases
+from tf_proxquant import plot
+from tf_proxquant.training import deployment, images, phases
 from tf_proxquant.training.workdir import Workdir
 
 
@@ -21,12 +21,11 @@ def run(settings):
     started = time.perf_counter()
     deployment.check(settings)
     scope = phases.strategy_scope(settings.distribution)
-    data = datasets.load(settings.dataset, settings.data_dir, settings.download)
+    task = images.ImageTask(settings)
     workdir = Workdir.open(settings)
-    train, test = phases.make_batches(settings, data)
     keras.utils.set_random_seed(settings.seed)
     report = {
-        "dataset": data.name,
+        "dataset": task.name,
         "model": settings.model,
         "method": settings.method,
         "quantizer": settings.quantizer,
@@ -34,14 +33,15 @@ def run(settings):
         "workdir": str(workdir.path),
     }
     with scope:
-        model, report["full_precision_accuracy"] = phases.full_precision(
-            settings, data, train, test, workdir
-        )
+        model, measured = phases.full_precision(settings, task, workdir)
+        report.update(measured)
         if settings.method != "full_precision":
-            model, measured = phases.quantized(settings, train, test, workdir, model)
+            model, measured = phases.quantized(settings, task, workdir, model)
             report.update(measured)
-    workdir.save_model(model, "model.keras")
-    report.update(deployment.export_and_score(settings, train, test, workdir))
+    deployed = task.deployed(model)
+    for name, saved in deployed.items():
+        workdir.save_model(saved, f"{name}.keras")
+    report.update(deployment.export_and_score(settings, task, workdir, deployed))
     plot.history(workdir.path)
     report["wall_seconds"] = round(time.perf_counter() - started, 1)
     workdir.write_json("report.json", report)

@@ -82,6 +82,10 @@ class Workdir:
             return []
         return [json.loads(line) for line in path.read_text().splitlines()]
 
+    def read_metrics(self, phase):
+        """Returns the rows of metrics.jsonl of one phase, by epoch."""
+        return [row for row in self.read_lines("metrics.jsonl") if row["phase"] == phase]
+
     def write_lines(self, name, rows):
         """Writes a JSON-lines file."""
         with files.replacing(self.path / name) as path:
@@ -163,7 +167,8 @@ class Recorder(keras.callbacks.Callback):
 
 
 def _print_progress(row, epochs, seconds_left):
-    shown = ("loss", "accuracy", "val_accuracy", "quantized_accuracy", "on_grid")
+    shown = ("loss", "accuracy", "val_accuracy", "quantized_accuracy", "val_perplexity")
+    shown = (*shown, "quantized_perplexity", "on_grid")
     figures = "  ".join(f"{key} {row[key]:.4f}" for key in shown if key in row)
     phase = row["phase"].replace("_", " ")
     print(f"{phase} {row['epoch'] + 1}/{epochs}  {figures}  {seconds_left:.0f} s left", flush=True)

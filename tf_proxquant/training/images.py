@@ -1,0 +1,121 @@
+"""The image task: a ResNet that classifies, scored by its accuracy on the test images."""
+
+import math
+
+import keras
+import numpy as np
+
+from tf_proxquant import datasets, selection
+from tf_proxquant.models import resnet
+
+# Padding in pixels, and whether a flip keeps the label; the paper's for all other data.
+_AUGMENTATION = {"digits": (1, False), "mnist": (2, False)}
+_PAPER_AUGMENTATION = (4, True)
+
+# Training images that the static profile is calibrated on.
+_CALIBRATION_IMAGES = 256
+
+
+class ImageTask:
+    """What a run needs to know about images; `text.TextTask` is the other one.
+
+    Args:
+      settings: `Settings`.
+      data: `datasets.Images`; None loads those that the settings name.
+
+    Attributes:
+      metric: name of the score, in logs and reports.
+      name: of the data set.
+      train, validation: what `fit` reads.
+
+    Raises: ValueError: for data that are not there or do not fit.
+    """
+
+    metric = "accuracy"
+
+    def __init__(self, settings, data=None):
+        self.settings = settings
+        if data is None:
+            data = datasets.load(settings.dataset, settings.data_dir, settings.download)
+        self.data = data
+        self.name = self.data.name
+        self.train, self.validation = self._make_batches()
+
+    def _make_batches(self):
+        data, seed = self.data, self.settings.seed
+        mean, std = datasets.channel_statistics(data.x_train)
+        pad, flip = _AUGMENTATION.get(data.name, _PAPER_AUGMENTATION)
+        train = datasets.Batches(
+            data.x_train, data.y_train, self.settings.batch_size,
+            mean=mean, std=std, pad=pad, flip=flip, shuffle=True, seed=seed,
+        )  # fmt: skip
+        return train, datasets.Batches(data.x_test, data.y_test, 500, mean=mean, std=std)
+
+    def make_model(self):
+        """Returns the model, not compiled."""
+        return resnet(self.settings.depth, self.data.x_train.shape[1:], self.data.num_classes)
+
+    def check_model(self, model):
+        """Raises ValueError unless a model that the settings name fits the data."""
+        expected = (None, *self.data.x_train.shape[1:]), (None, self.data.num_classes)
+        if (tuple(model.input_shape), tuple(model.output_shape)) != expected:
+            raise ValueError(
+                "The model of `init_from` does not fit the data. Received: input "
+                f"{model.input_shape}, output {model.output_shape}. Expected: {expected[0]} and "
+                f"{expected[1]}."
+            )
+
+    def compile(self, model, optimizer):
+        """Compiles a model with its loss and metric."""
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(optimizer, loss=loss, metrics=["accuracy"])
+
+    def inner_optimizer(self, weight_decay=None):
+        """Returns the optimizer of the settings; weight decay goes with SGD only."""
+        rate = self.settings.learning_rate
+        if self.settings.optimizer == "sgd":
+            return keras.optimizers.SGD(rate, momentum=0.9, weight_decay=weight_decay)
+        return keras.optimizers.Adam(rate)
+
+    def rate_callback(self, start, epochs, rows):
+        """Callback: the full learning rate up to epoch `start`, then half a cosine towards 0."""
+
+        def rate(epoch, _):
+            passed = max(0, epoch - start) / max(1, epochs - start)
+            return self.settings.learning_rate * (1 + math.cos(math.pi * passed)) / 2
+
+        return keras.callbacks.LearningRateScheduler(rate)
+
+    def fit_callbacks(self):
+        """Callbacks that every `fit` needs, first of all."""
+        return [datasets.EpochCounter(self.train)]
+
+    def selection(self, model):
+        """(select, quantizer) of the optimizer, the paper's choice.
+
+        Binary quantizes every kernel, the others leave the first and the last one alone.
+        """
+        inner_only = self.settings.quantizer != "binary"
+        select = selection.select_kernels(
+            model, skip_first=inner_only, skip_last=inner_only, skip="shortcut"
+        )
+        return select, self.settings.make_quantizer()
+
+    def score(self, model):
+        """Returns the accuracy on the test images."""
+        return float(model.evaluate(self.validation, verbose=0, return_dict=True)["accuracy"])
+
+    def deployed(self, model):
+        """Returns the models to save and export, by file name; "model" is the one to report."""
+        return {"model": model}
+
+    def score_file(self, path):
+        """Returns the accuracy of a .tflite file on the test images."""
+        from tf_proxquant import litert
+
+        logits = litert.predict(str(path), self.validation.normalize(self.validation.images))
+        return float(np.mean(np.argmax(logits, axis=-1) == self.validation.labels))
+
+    def calibration(self):
+        """Returns images for the calibration of integer activations."""
+        return self.train.normalize(self.train.images[:_CALIBRATION_IMAGES])

@@ -12,6 +12,7 @@ ALL = (
     schedules.Constant(0.5),
     schedules.Linear(0.1, every=3),
     schedules.Sigmoid(2, 12, steepness=5.0),
+    schedules.TotalPull(steps=9, total=3.0),
 )
 
 
@@ -36,6 +37,13 @@ class SchedulesTest(unittest.TestCase):
             expected = float(schedule(7))
             self.assertEqual(float(schedule(ops.convert_to_tensor(7))), expected)
             self.assertEqual(float(schedule(keras.Variable(7, dtype="int32"))), expected)
+
+    def test_the_total_pull_adds_up(self):
+        for steps, total, expected in ((2, 5.0, 5.0), (100, 12.0, 12.0), (50, None, 1.0)):
+            schedule = schedules.TotalPull(steps, total)
+            values = [float(schedule(step)) for step in range(steps)]
+            self.assertAlmostEqual(sum(values), expected, places=4)
+            self.assertEqual(float(schedule(steps + 7)), values[-1])
 
     def test_linear_is_constant_within_a_stair(self):
         values = [float(schedules.Linear(0.5, every=3)(step)) for step in range(7)]

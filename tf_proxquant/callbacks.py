@@ -19,7 +19,7 @@ class QuantizationMonitor(keras.callbacks.Callback):
                              `fit`, `metrics.sign_changes`
         on_grid              share of weights on the grid, `metrics.share_on_grid`
         strength             lambda of the next update, where the optimizer has a strength
-        tau                  learning rate times strength, where the prox takes it
+        tau                  pull of the next update, where the prox takes it
 
     Put it before the callbacks that read the logs: CSVLogger, early stopping, and TensorBoard,
     which then shows them as scalars, and with `histogram_freq=1` the weights as histograms.
@@ -60,8 +60,9 @@ class QuantizationMonitor(keras.callbacks.Callback):
                     figures[f"{name}/{path}"] = value
         if optimizer.strength is not None:
             figures["strength"] = float(optimizer.strength(optimizer.iterations))
-        if optimizer.takes_tau:
-            figures["tau"] = float(optimizer.learning_rate) * figures["strength"]
+        tau = optimizer.tau(optimizer.iterations)
+        if tau is not None:
+            figures["tau"] = float(tau)
         return figures
 
     def _figures(self, before, weights, quantized):

@@ -20,8 +20,9 @@ def prox_l1(weights, quantized, tau):
     Args:
       weights: `w`, float tensor of any shape.
       quantized: `q`, shape and dtype of `weights`, held fixed.
-      tau: scalar >= 0, learning rate times strength, in the unit of the weights. 0 returns
-        `weights` bit for bit; tau >= max |w - q| returns `quantized` bit for bit.
+      tau: >= 0, learning rate times strength, in the unit of the weights; a scalar, or a tensor
+        that broadcasts against `weights`. 0 returns `weights` bit for bit; tau >= max |w - q|
+        returns `quantized` bit for bit.
 
     Returns: tensor with the shape and dtype of `weights`.
     Raises: ValueError: if the static shapes differ, or `tau` is a negative Python number.

@@ -15,7 +15,14 @@ _register = keras.saving.register_keras_serializable("tf_proxquant")
 
 
 class Schedule:
-    """Base of the schedules. Subclasses implement `__call__` and `get_config`."""
+    """Base of the schedules. Subclasses implement `__call__` and `get_config`.
+
+    Attributes:
+      is_pull: False where the value is multiplied by the learning rate to give tau; True where
+        it is the pull itself, the same at every learning rate.
+    """
+
+    is_pull = False
 
     def __call__(self, step):
         """Returns the strength at `step`, a scalar tensor of dtype `floatx()`.
@@ -97,6 +104,47 @@ class Linear(Schedule):
 
     def get_config(self):
         return {"rate": self.rate, "every": self.every}
+
+
+@_register
+class TotalPull(Schedule):
+    """A pull that grows in proportion to the step and adds up to `total`: `strength="auto"`.
+
+        tau(step) = 2 total step / (steps (steps - 1))    for step < steps, then constant
+
+    It is not multiplied by the learning rate, so that a run of `steps` steps takes the weights
+    equally far towards the grid whatever the learning rate is and however it decays. Units:
+    "l1" half the mean distance between neighbouring levels of each group; "l2" and "concave"
+    none, see `total`.
+
+    Args:
+      steps: int >= 2, the steps to add up over: the optimizer's `freeze_step`.
+      total: float > 0, the sum. "l1" moves a weight by so many half distances; "l2" shrinks the
+        distance to the grid by about exp(-total); "concave" lands what is farther than about
+        exp(-total) from a midpoint. None = the penalty's own, `ProxQuant.TOTAL_PULL`; then the
+        value of the schedule is the share of it, and adds up to 1.
+
+    Example:
+      >>> schedule = TotalPull(steps=5, total=10.0)
+      >>> [float(schedule(step)) for step in range(5)]
+      [0.0, 1.0, 2.0, 3.0, 4.0]
+    """
+
+    is_pull = True
+
+    def __init__(self, steps, total=None):
+        self.steps = check_integer("steps", steps, minimum=2)
+        self.total = None if total is None else check_number("total", total)
+        if self.total == 0:
+            raise ValueError("`total` must be greater than 0, or None. Received: total=0.")
+
+    def __call__(self, step):
+        total = 1.0 if self.total is None else self.total
+        slope = _float(2 * total / (self.steps * (self.steps - 1)))
+        return slope * ops.cast(ops.minimum(_integer(step), self.steps - 1), keras.config.floatx())
+
+    def get_config(self):
+        return {"steps": self.steps, "total": self.total}
 
 
 @_register

@@ -66,8 +66,29 @@ def check_quantizers(quantizer, select):
             )
 
 
-def as_schedule(strength):
-    """Returns a schedule as it is and a number as `Constant`."""
+def as_schedule(strength, freeze_step, automatic):
+    """Returns a schedule as it is, a number as `Constant`, and "auto" as `automatic(freeze_step)`.
+
+    Raises: ValueError: for "auto" without a freeze to arrive at or where `automatic` is None,
+      other strings, and numbers out of range.
+    """
+    if isinstance(strength, str):
+        if strength != "auto":
+            raise ValueError(
+                '`strength` must be a float >= 0, a schedule or "auto". '
+                f"Received: strength={strength!r}."
+            )
+        if freeze_step is None or schedules.check_integer("freeze_step", freeze_step, 0) < 2:
+            raise ValueError(
+                'strength="auto" needs a `freeze_step` of at least 2, to be on the grid by then. '
+                f"Received: freeze_step={freeze_step!r}."
+            )
+        if automatic is None:
+            raise ValueError(
+                'This prox has no automatic strength. Received: strength="auto". Pass a float or a '
+                "schedule."
+            )
+        return automatic(freeze_step)
     if strength is None or isinstance(strength, schedules.Schedule) or callable(strength):
         return strength
     return schedules.Constant(schedules.check_number("strength", strength))

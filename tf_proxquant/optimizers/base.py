@@ -43,7 +43,7 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         super().__init__(learning_rate=0.0, name=name)
         self.inner_optimizer = inner_optimizer
         self.quantizer = quantizer
-        self.strength = arguments.as_schedule(strength)
+        self.strength = strength
         self.select = select
         self.clip = None if clip is None else arguments.check_positive("clip", clip)
         self.freeze_step = (
@@ -131,10 +131,22 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
             if self._var_key(v) in self._quantizers
         ]
 
-    @property
-    def takes_tau(self):
-        """Whether the prox takes tau, the learning rate times the strength."""
-        return self.strength is not None
+    def tau(self, step):
+        """Returns tau of the update number `step`, counted from 0.
+
+        The learning rate times the strength, or the pull itself where the schedule gives that.
+
+        Args:
+          step: scalar, the number of finished updates.
+
+        Returns: scalar tensor, or None where the prox does not take tau.
+        """
+        if self.strength is None:
+            return None
+        strength = self.strength(step)
+        if getattr(self.strength, "is_pull", False):
+            return strength
+        return ops.multiply(self.learning_rate, strength)
 
     @property
     def frozen(self):

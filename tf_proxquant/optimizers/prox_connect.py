@@ -5,10 +5,17 @@ import functools
 import keras
 from keras import ops
 
-from tf_proxquant import prox
+from tf_proxquant import prox, schedules
+from tf_proxquant.optimizers import arguments
 from tf_proxquant.optimizers.base import QuantizingOptimizer
 
 _PROX = ("hard", "l1", "l2", "piecewise_affine")
+
+# What strength="auto" stands for, from the freeze step.
+_AUTOMATIC = {
+    "l2": lambda freeze_step: schedules.Linear(1 / freeze_step),
+    "piecewise_affine": lambda freeze_step: schedules.Sigmoid(0, freeze_step),
+}
 
 
 @keras.saving.register_keras_serializable("tf_proxquant")
@@ -37,7 +44,9 @@ class ProxConnect(QuantizingOptimizer):
       quantizer: a `Quantizer`.
       strength: float or schedule of the step. For "l2" theta in [0, 1]; for
         "piecewise_affine" the inverse slope in [0, 1], as `Sigmoid` gives it; for "l1"
-        the pull per unit of learning rate. Not used, and must be None, for "hard".
+        the pull per unit of learning rate. "auto" goes all the way between step 0 and
+        `freeze_step`: theta in a line, the inverse slope by `Sigmoid`. Not used, and must be
+        None, for "hard".
       prox: one of the names above.
       select: which variables, see `tf_proxquant.selection`.
       clip: c > 0 clips the latent weights to [-c, c]; BinaryConnect uses 1. None does not.
@@ -83,7 +92,7 @@ class ProxConnect(QuantizingOptimizer):
         super().__init__(
             inner_optimizer,
             quantizer,
-            strength,
+            arguments.as_schedule(strength, freeze_step, automatic=_AUTOMATIC.get(prox)),
             select=select,
             clip=clip,
             freeze_step=freeze_step,
@@ -109,10 +118,9 @@ class ProxConnect(QuantizingOptimizer):
                 variable.assign(self._prox(latent, quantizer, levels, control))
         self._latents = latents
 
-    @property
-    def takes_tau(self):
-        """See `QuantizingOptimizer`; other proxes take the strength as a share."""
-        return self.prox == "l1"
+    def tau(self, step):
+        """See `QuantizingOptimizer`; only "l1" takes tau."""
+        return super().tau(step) if self.prox == "l1" else None
 
     def latent_of(self, variable):
         """Returns the latent weights of a selected variable, an optimizer variable."""
@@ -138,10 +146,9 @@ class ProxConnect(QuantizingOptimizer):
 
     def _control(self, step):
         """Returns the scalar that the prox takes, None for "hard"."""
-        if self.strength is None:
-            return None
-        strength = self.strength(step)
-        return ops.multiply(self.learning_rate, strength) if self.prox == "l1" else strength
+        if self.strength is None or self.prox == "l1":
+            return self.tau(step)
+        return self.strength(step)
 
     def _latent_value(self, variable, before):
         return ops.copy(self.latent_of(variable))

@@ -1,11 +1,13 @@
 """ProxQuant: the inner optimizer's update, then a pull towards the grid."""
 
 import functools
+from types import MappingProxyType
 
 import keras
 from keras import ops
 
-from tf_proxquant import prox
+from tf_proxquant import prox, schedules
+from tf_proxquant.optimizers import arguments
 from tf_proxquant.optimizers.base import QuantizingOptimizer
 
 _REGULARIZERS = ("l1", "l2", "concave")
@@ -31,8 +33,9 @@ class ProxQuant(QuantizingOptimizer):
       inner_optimizer: any `keras.optimizers.Optimizer`, or the name of one. Learning
         rate, weight decay, clipping, averaging and gradient accumulation are its own.
       quantizer: a `Quantizer`, for example `Binary()`.
-      strength: the pull lambda_t, a float >= 0 or a schedule of the step. In units of
-        weight per unit of learning rate.
+      strength: the pull lambda_t, a float >= 0 or a schedule of the step, in units of weight per
+        unit of learning rate; or "auto", which arrives at the grid by `freeze_step` whatever
+        the learning rate and the size of the weights: `schedules.TotalPull(freeze_step)`.
       regularizer: "l1" pulls each weight by at most tau and lands it; "l2" contracts its
         distance by 1/(1 + tau); "concave" pushes it away from the midpoint between two levels,
         by 1/(1 - tau), and lands it: not in the paper, and better than "l1" in short runs.
@@ -61,6 +64,9 @@ class ProxQuant(QuantizingOptimizer):
       of the prox functions; a strength that is a function of the step, not of the epoch.
     """
 
+    # Sum of tau under strength="auto". What it means for each penalty: `schedules.TotalPull`.
+    TOTAL_PULL = MappingProxyType({"l1": 30.0, "l2": 31.0, "concave": 12.0})
+
     def __init__(
         self,
         inner_optimizer,
@@ -82,13 +88,13 @@ class ProxQuant(QuantizingOptimizer):
             )
         if strength is None:
             raise ValueError(
-                "`strength` must be a float >= 0 or a schedule. Received: strength=None. "
+                '`strength` must be a float >= 0, a schedule or "auto". Received: strength=None. '
                 "Pass for example pq.schedules.Linear(0.01)."
             )
         super().__init__(
             inner_optimizer,
             quantizer,
-            strength,
+            arguments.as_schedule(strength, freeze_step, automatic=schedules.TotalPull),
             select=select,
             clip=clip,
             freeze_step=freeze_step,
@@ -109,7 +115,7 @@ class ProxQuant(QuantizingOptimizer):
         selected = self._start(trainable_variables)
         # Both before the inner update: it moves the step, and with it a learning-rate schedule.
         step = ops.copy(self.iterations)
-        tau = ops.multiply(self.learning_rate, self.strength(step))
+        tau = self.tau(step)
         before = self._before(selected)
         self.inner_optimizer.apply(grads, trainable_variables)
         rule = functools.partial(self._pulled, tau=tau, step=step, phase=self._phase(step))
@@ -121,7 +127,7 @@ class ProxQuant(QuantizingOptimizer):
         Args:
           variable: the variable, moved by the inner optimizer.
           before: its value before that, or None.
-          tau: scalar tensor, learning rate times strength.
+          tau: scalar tensor, as `self.tau` gives it.
           step: scalar tensor, updates before this one.
           phase: None or a scalar of PULL, SNAP, HOLD.
         """
@@ -136,6 +142,8 @@ class ProxQuant(QuantizingOptimizer):
 
     def _prox_and_clip(self, weights, quantizer, levels, tau):
         regularizer = self.regularizer or quantizer.regularizer
+        if getattr(self.strength, "is_pull", False):
+            tau = self._in_units(tau, weights, quantizer, levels, regularizer)
         level = quantizer.fixed_level
         if regularizer == "l1" and level is not None and level == self.clip:
             # The paper's binary recipe: bit for bit what the lines below give, in fewer passes.
@@ -146,6 +154,18 @@ class ProxQuant(QuantizingOptimizer):
             apply_prox = prox.prox_l1 if regularizer == "l1" else prox.prox_l2
             pulled = apply_prox(weights, quantizer.nearest(weights, levels), tau)
         return pulled if self.clip is None else ops.clip(pulled, -self.clip, self.clip)
+
+    def _in_units(self, tau, weights, quantizer, levels, regularizer):
+        """Returns tau, or one for each group, from a share or multiple of the penalty's unit."""
+        if self.strength.total is None:
+            tau = tau * self.TOTAL_PULL[regularizer]
+        if regularizer != "l1":
+            return tau
+        if quantizer.fixed_level is not None:
+            return tau * quantizer.fixed_level
+        gaps = 2 * max(1, levels.shape[-1] - 1)
+        half_distance = (levels[..., -1] - levels[..., 0]) / gaps
+        return ops.cast(tau, weights.dtype) * quantizer.spread(weights, half_distance)
 
     def get_config(self):
         return {**super().get_config(), "regularizer": self.regularizer}

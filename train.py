@@ -2,6 +2,7 @@
 
     python train.py                                   # digits, a small ResNet, binary
     python train.py --dataset=cifar10 --model=resnet20 --quantizer=ternary --workdir=runs/cifar
+    python train.py --model=lstm --quantizer=multibit --bits=2      # a language model
 
 The last line of standard output is one JSON object with the results.
 """
@@ -22,9 +23,11 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string(
     "dataset",
-    "digits",
-    "digits, fashion_mnist, cifar10, cifar100, mnist, or the "
-    "path of a .npz file or of a folder of IDX files.",
+    None,
+    "Images: digits, fashion_mnist, cifar10, cifar100, mnist, or the path of a .npz file or of a "
+    "folder of IDX files. Text: grammar (generated), tiny_shakespeare or another text set of "
+    "tensorflow-datasets, or the path of a text file or of a folder with *.train.txt, "
+    "*.valid.txt and *.test.txt. Default: digits, grammar.",
 )
 flags.DEFINE_string(
     "data_dir",
@@ -33,7 +36,7 @@ flags.DEFINE_string(
     "files or a tensorflow-datasets folder. Default: $TFDS_DATA_DIR.",
 )
 flags.DEFINE_boolean("download", False, "Let tensorflow-datasets download a missing data set.")
-flags.DEFINE_string("model", "resnet8", "resnet8, resnet14, resnet20, ...: depth 6 n + 2.")
+flags.DEFINE_string("model", "resnet8", "resnet8, resnet14, resnet20, ...: depth 6 n + 2; or lstm.")
 flags.DEFINE_string(
     "method", "proxquant", "proxquant, binaryconnect, binaryrelax, parq or full_precision."
 )
@@ -45,30 +48,45 @@ flags.DEFINE_string(
     "Penalty of proxquant: l1 (the paper's for binary), l2 (the paper's for others), concave. "
     "Default: concave for binary, else l2.",
 )
-flags.DEFINE_string("optimizer", "adam", "Inner optimizer: adam, or sgd with momentum 0.9.")
-flags.DEFINE_float("learning_rate", 0.01, "Learning rate of both phases.")
+flags.DEFINE_string(
+    "optimizer",
+    None,
+    "Inner optimizer: adam, or sgd; with momentum 0.9 for images, with the gradient's norm clipped "
+    "to 0.25 for text. Default: adam, sgd.",
+)
+flags.DEFINE_float("learning_rate", None, "Learning rate of both phases. Default: 0.01, 20.")
 flags.DEFINE_float(
     "strength",
     None,
     "Growth of the pull lambda per epoch (the paper's reg_rate, "
     "1e-4 for CIFAR-10). Default: a total pull that reaches the grid.",
 )
-flags.DEFINE_integer("full_precision_epochs", 20, "Epochs of the full-precision warm start.")
-flags.DEFINE_integer("epochs", 50, "Epochs of the main phase.")
+flags.DEFINE_integer(
+    "full_precision_epochs", None, "Epochs of the full-precision warm start. Default: 20, 10."
+)
+flags.DEFINE_integer("epochs", None, "Epochs of the main phase. Default: 50, 15.")
 flags.DEFINE_integer(
     "freeze_epoch",
     None,
     "Epoch from which on the quantized weights are frozen "
     "and the rest is fine-tuned. Default: two thirds of --epochs.",
 )
-flags.DEFINE_integer("batch_size", 32, "Images per step.")
+flags.DEFINE_integer("batch_size", None, "Images, or streams of text, per step. Default: 32, 20.")
 flags.DEFINE_integer("seed", 0, "Seed of initial weights, data order and augmentation.")
 flags.DEFINE_string("init_from", None, "A .keras model to start from instead of a warm start.")
 flags.DEFINE_string(
-    "export_profile", "fast", "Profile of the .tflite: fast, small, balanced, dynamic or static."
+    "export_profile",
+    None,
+    "Profile of the .tflite: fast, small, balanced, dynamic or static. Default: fast, small.",
 )
 flags.DEFINE_boolean("resume", False, "Go on with the unfinished run in --workdir.")
 flags.DEFINE_string("distribution", "none", "none, or mirrored: all GPUs of this machine.")
+flags.DEFINE_integer("hidden", 128, "lstm: units of each layer, and size of the embedding.")
+flags.DEFINE_integer("layers", 1, "lstm: number of layers.")
+flags.DEFINE_boolean("tied", False, "lstm: share the table of the embedding and the output.")
+flags.DEFINE_float("dropout", 0.5, "lstm: dropout before and after each layer.")
+flags.DEFINE_integer("steps", 20, "lstm: words that the gradient goes back through.")
+flags.DEFINE_integer("vocabulary", 10_000, "lstm: largest number of different words.")
 
 
 def main(_):

@@ -32,6 +32,7 @@ class PublicNamesTest(unittest.TestCase):
             pq.metrics.quantization_error: "weights quantized",
             pq.export: "model_or_path path profile verify archive",
             pq.models.resnet: "depth input_shape num_classes",
+            pq.models.lstm_language_model: "vocabulary embedding hidden layers tied dropout",
         }
         for thing, names in expected.items():
             with self.subTest(thing.__name__):

@@ -28,3 +28,17 @@ class MetricsTest(unittest.TestCase):
         for metric in (metrics.quantization_error, metrics.sign_changes, metrics.share_on_grid):
             with self.assertRaisesRegex(ValueError, r"\(2,\).*\(3,\)"):
                 metric(np.zeros(2), np.zeros(3))
+
+
+class PerplexityTest(unittest.TestCase):
+    def test_words_of_weight_zero_do_not_count_and_batches_count_by_their_words(self):
+        random = np.random.default_rng(0)
+        logits, words = random.normal(size=(5, 3, 7)), random.integers(0, 7, (5, 3))
+        weights = np.array([[1, 1, 1], [1, 1, 0], [1, 1, 1], [1, 0, 0], [1, 1, 1]], "float32")
+        metric = metrics.Perplexity()
+        for rows in (slice(0, 1), slice(1, 5)):
+            metric.update_state(words[rows], logits[rows], weights[rows])
+        likelihood = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+        nats = -np.log(np.take_along_axis(likelihood, words[..., None], -1)[..., 0])
+        expected = np.exp(nats[weights > 0].mean())
+        self.assertAlmostEqual(float(metric.result()), expected, places=4)

@@ -4,6 +4,7 @@ import math
 import unittest
 
 import numpy as np
+from keras import ops
 
 import tf_proxquant as pq
 
@@ -29,3 +30,55 @@ class ResnetTest(unittest.TestCase):
         }.items():
             with self.assertRaisesRegex(ValueError, pattern):
                 pq.models.resnet(*arguments)
+
+
+class LstmLanguageModelTest(unittest.TestCase):
+    def test_trainable_parameters_are_the_papers(self):
+        for tied, expected in ((False, 6731200), (True, 10_000 * 300 + 2 * 300 * 1200 + 1200)):
+            model = pq.models.lstm_language_model(10_000, tied=tied)
+            self.assertEqual(sum(math.prod(v.shape) for v in model.trainable_variables), expected)
+
+    def test_a_stateful_model_goes_on_where_it_stopped_until_it_is_reset(self):
+        words = np.random.default_rng(0).integers(0, 9, (2, 8))
+        model = pq.models.lstm_language_model(9, 4, 5, layers=2, batch_size=2, stateful=True)
+        whole = ops.convert_to_numpy(model(words))
+        reset = pq.callbacks.ResetStates()
+        reset.set_model(model)
+        for _ in range(2):
+            reset.on_epoch_begin(0)
+            parts = [ops.convert_to_numpy(model(words[:, i : i + 4])) for i in (0, 4)]
+            np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, rtol=1e-4, atol=1e-6)
+
+    def test_with_states_step_by_step_gives_what_the_whole_sequence_gives(self):
+        words = np.random.default_rng(0).integers(0, 9, (2, 8)).astype("int32")
+        for tied in (False, True):
+            model = pq.models.lstm_language_model(9, 5, 5, layers=2, tied=tied)
+            expected = ops.convert_to_numpy(model(words))
+            for steps, unroll, rows in ((1, True, slice(2)), (4, False, slice(1))):
+                copy = pq.models.with_states(model, steps, unroll)
+                names = ("hidden1", "cell1", "hidden2", "cell2")
+                states = {name: ops.zeros((len(words[rows]), 5)) for name in names}
+                logits = []
+                for first in range(0, 8, steps):
+                    outputs = copy(
+                        {"words": ops.array(words[rows, first : first + steps]), **states}
+                    )
+                    logits.append(ops.convert_to_numpy(outputs.pop("logits")))
+                    states = outputs
+                found = np.concatenate(logits, axis=1)
+                np.testing.assert_allclose(found, expected[rows], rtol=1e-4, atol=1e-6)
+
+    def test_bad_arguments_are_refused(self):
+        build = pq.models.lstm_language_model
+        for pattern, arguments in {
+            "vocabulary=1": {"vocabulary": 1},
+            "hidden=0": {"hidden": 0},
+            "embedding=4, hidden=5": {"embedding": 4, "hidden": 5, "tied": True},
+            "dropout": {"dropout": 1.0},
+            "batch_size": {"stateful": True},
+            "steps": {"unroll": True},
+        }.items():
+            with self.subTest(pattern), self.assertRaisesRegex(ValueError, pattern):
+                build(**{"vocabulary": 9, **arguments})
+        with self.assertRaisesRegex(ValueError, "lstm_language_model"):
+            pq.models.with_states(pq.models.resnet(8, (8, 8, 1), 4, width=2))

@@ -204,6 +204,8 @@ class SettingsTest(unittest.TestCase):
             "strength=-1": {"strength": -1.0},
             "bits=9": {"bits": 9},
             "freeze_epoch=51": {"freeze_epoch": 51},
+            "dropout=1": {"dropout": 1.0},
+            "'static'": {"model": "lstm", "export_profile": "static"},
             "'vgg'": {"model": "vgg"},
             "'resnet21'": {"model": "resnet21"},
             "'magic'": {"method": "magic"},
@@ -240,8 +242,8 @@ class SettingsTest(unittest.TestCase):
         code = (
             "import json, dataclasses, train; from absl import flags;"
             "from tf_proxquant.training import Settings; flags.FLAGS(['x']);"
-            "defaults = dataclasses.asdict(Settings());"
-            "print(all(flags.FLAGS[k].value == v for k, v in defaults.items()))"
+            "fields = dataclasses.fields(Settings);"
+            "print(all(flags.FLAGS[f.name].value == f.default for f in fields))"
         )
         result = subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True

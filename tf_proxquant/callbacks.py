@@ -156,10 +156,12 @@ class QuantizedEvaluation(keras.callbacks.Callback):
       data: what `model.evaluate` takes as its first argument, or a tuple (x, y) or
         (x, y, sample_weight).
       batch_size: int, for arrays; None takes Keras' default.
+      callbacks: list of callbacks of that evaluation, such as `ResetStates()`.
     """
 
-    def __init__(self, data, batch_size=None):
+    def __init__(self, data, batch_size=None, callbacks=None):
         super().__init__()
+        self.callbacks = callbacks
         self.arguments = (
             dict(zip(("x", "y", "sample_weight"), data, strict=False))
             if isinstance(data, (tuple, list))
@@ -175,9 +177,31 @@ class QuantizedEvaluation(keras.callbacks.Callback):
         """Returns the figures of the snapped model, a dict of floats."""
         with snapped(self.model):
             results = self.model.evaluate(
-                **self.arguments, batch_size=self.batch_size, verbose=0, return_dict=True
+                **self.arguments,
+                batch_size=self.batch_size,
+                verbose=0,
+                return_dict=True,
+                callbacks=self.callbacks,
             )
         return {f"quantized_{name}": value for name, value in results.items()}
+
+
+class ResetStates(keras.callbacks.Callback):
+    """Starts every epoch, and every evaluation, of a stateful recurrent model from zero states.
+
+    Give it to `fit`, and to `evaluate` where that is called by itself.
+    """
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._reset()
+
+    def on_test_begin(self, logs=None):
+        self._reset()
+
+    def _reset(self):
+        for layer in self.model.layers:
+            if getattr(layer, "stateful", False):
+                layer.reset_state()
 
 
 @contextlib.contextmanager

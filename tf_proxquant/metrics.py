@@ -1,5 +1,6 @@
 """Measures of how far weights are from a grid, and how far they travelled."""
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -96,3 +97,32 @@ def _arrays(value, dtype):
     tensors = value if is_list_of_tensors else [value]
     arrays = [np.asarray(ops.convert_to_numpy(tensor)) for tensor in tensors]
     return [a.astype(dtype) if dtype else a for a in arrays]
+
+
+@keras.saving.register_keras_serializable("tf_proxquant")
+class Perplexity(keras.metrics.Mean):
+    """exp of the mean negative log-likelihood of a word, over all words seen.
+
+    Takes logits. Give it to `compile(weighted_metrics=[...])` where windows are padded, so that
+    words of weight 0 do not count.
+
+    Args:
+      name: of the metric.
+      dtype: of its sums.
+
+    Example:
+      >>> metric = Perplexity()
+      >>> metric.update_state([[1, 0]], np.log([[[1.0, 3.0], [1.0, 1.0]]]))
+      >>> round(float(metric.result()) ** 2, 5)             # 1 / (3/4 * 1/2)
+      2.66667
+    """
+
+    def __init__(self, name="perplexity", dtype=None):
+        super().__init__(name=name, dtype=dtype)
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        nats = keras.losses.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)
+        super().update_state(nats, sample_weight)
+
+    def result(self):
+        return ops.exp(super().result())

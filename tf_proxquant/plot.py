@@ -1,4 +1,4 @@
-"""Pictures of a run: accuracy over the epochs, weights drifting on to the grid."""
+"""Pictures of a run: the score over the epochs, weights drifting on to the grid."""
 
 import json
 import pathlib
@@ -87,19 +87,20 @@ def _curves(rows):
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 6), layout="constrained")
-    accuracy, grid = figure.subplots(2, sharex=True, height_ratios=(2, 1))
+    score, grid = figure.subplots(2, sharex=True, height_ratios=(2, 1))
+    metric = "perplexity" if "val_perplexity" in rows[0] else "accuracy"
     warm = [r for r in rows if r["phase"] == "full_precision"]
     pulled = [r for r in rows if r["phase"] == "quantized"]
     offset = len(warm)
     for label, part, start, key, color in (
-        ("full precision", warm, 1, "val_accuracy", _GREY),
-        ("weights after the prox", pulled, offset + 1, "val_accuracy", _BLUE),
-        ("quantized", pulled, offset + 1, "quantized_accuracy", _ORANGE),
+        ("full precision", warm, 1, f"val_{metric}", _GREY),
+        ("weights after the prox", pulled, offset + 1, f"val_{metric}", _BLUE),
+        ("quantized", pulled, offset + 1, f"quantized_{metric}", _ORANGE),
     ):
         values = [r[key] for r in part if key in r]
-        accuracy.plot(range(start, start + len(values)), values, color=color, label=label)
-    accuracy.set_ylabel("test accuracy")
-    accuracy.legend(loc="lower right")
+        score.plot(range(start, start + len(values)), values, color=color, label=label)
+    score.set_ylabel("test accuracy" if metric == "accuracy" else "validation perplexity")
+    score.legend(loc="lower right" if metric == "accuracy" else "upper right")
     steps = range(offset + 1, offset + 1 + len(pulled))
     for label, key, color in (
         ("share on the grid", "on_grid", _GREEN),
@@ -110,7 +111,7 @@ def _curves(rows):
     grid.set_xlabel("epoch")
     if pulled:
         grid.legend(loc="center left")
-    for axes in (accuracy, grid):
+    for axes in (score, grid):
         axes.grid(alpha=0.3)
     return figure
 

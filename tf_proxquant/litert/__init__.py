@@ -4,12 +4,13 @@ from tf_proxquant.litert.archive import expand
 from tf_proxquant.litert.exporting import export
 from tf_proxquant.litert.inspecting import inspect
 from tf_proxquant.litert.report import ExportReport, TensorRow
-from tf_proxquant.litert.runtime import predict
+from tf_proxquant.litert.runtime import Runner, predict
 from tf_proxquant.litert.summary import summary
 from tf_proxquant.litert.verify import VerificationError
 
 __all__ = [
     "ExportReport",
+    "Runner",
     "TensorRow",
     "VerificationError",
     "expand",

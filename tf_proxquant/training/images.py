@@ -55,8 +55,11 @@ class ImageTask:
         """Returns the model, not compiled."""
         return resnet(self.settings.depth, self.data.x_train.shape[1:], self.data.num_classes)
 
-    def check_model(self, model):
-        """Raises ValueError unless a model that the settings name fits the data."""
+    def adopt(self, model):
+        """Returns a model to train that starts as `model`, which the settings name.
+
+        Raises: ValueError: if it does not fit the data.
+        """
         expected = (None, *self.data.x_train.shape[1:]), (None, self.data.num_classes)
         if (tuple(model.input_shape), tuple(model.output_shape)) != expected:
             raise ValueError(
@@ -64,6 +67,7 @@ class ImageTask:
                 f"{model.input_shape}, output {model.output_shape}. Expected: {expected[0]} and "
                 f"{expected[1]}."
             )
+        return model
 
     def compile(self, model, optimizer):
         """Compiles a model with its loss and metric."""
@@ -89,6 +93,10 @@ class ImageTask:
     def fit_callbacks(self):
         """Callbacks that every `fit` needs, first of all."""
         return [datasets.EpochCounter(self.train)]
+
+    def evaluation_callbacks(self):
+        """Callbacks that every `evaluate` needs."""
+        return []
 
     def selection(self, model):
         """(select, quantizer) of the optimizer, the paper's choice.

@@ -53,7 +53,7 @@ def quantized(settings, task, workdir, warm):
     watchers = [
         task.rate_callback(start, settings.epochs, workdir.read_metrics("quantized")),
         monitor,
-        callbacks.QuantizedEvaluation(task.validation),
+        callbacks.QuantizedEvaluation(task.validation, callbacks=task.evaluation_callbacks()),
     ]
     model = _fit(workdir, "quantized", settings.epochs, make_model, task, watchers, _histogram)
     monitor.set_model(model)
@@ -166,8 +166,7 @@ def _load_initial(task, path):
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:
         raise ValueError(f"`init_from` is not a readable Keras model: {path}. {error}") from error
-    task.check_model(model)
-    return model
+    return task.adopt(model)
 
 
 def strategy_scope(distribution):

@@ -5,7 +5,7 @@ import time
 import keras
 
 from tf_proxquant import plot
-from tf_proxquant.training import deployment, images, phases
+from tf_proxquant.training import deployment, images, phases, text
 from tf_proxquant.training.workdir import Workdir
 
 
@@ -21,7 +21,7 @@ def run(settings):
     started = time.perf_counter()
     deployment.check(settings)
     scope = phases.strategy_scope(settings.distribution)
-    task = images.ImageTask(settings)
+    task = (text.TextTask if settings.is_language_model else images.ImageTask)(settings)
     workdir = Workdir.open(settings)
     keras.utils.set_random_seed(settings.seed)
     report = {

@@ -13,17 +13,31 @@ QUANTIZERS = ("binary", "ternary", "multibit", "uniform")
 OPTIMIZERS = ("adam", "sgd")
 PROFILES = ("fast", "small", "balanced", "dynamic", "static")
 DISTRIBUTIONS = ("none", "mirrored")
+LANGUAGE_MODEL = "lstm"
+
+# What stands for None, for images and for text.
+_DEFAULTS = {
+    "dataset": ("digits", "grammar"),
+    "optimizer": ("adam", "sgd"),
+    "learning_rate": (0.01, 20.0),
+    "full_precision_epochs": (20, 10),
+    "epochs": (50, 15),
+    "batch_size": (32, 20),
+    "export_profile": ("fast", "small"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Settings of a run; the flags of train.py, which document them.
 
+    None becomes the default of the model's kind, images or text, where there is one.
+
     Raises: ValueError: for a value out of range, naming it and what is expected.
     """
 
     workdir: str | None = None
-    dataset: str = "digits"
+    dataset: str | None = None
     data_dir: str | None = None
     download: bool = False
     model: str = "resnet8"
@@ -31,20 +45,29 @@ class Settings:
     quantizer: str = "binary"
     bits: int = 2
     regularizer: str | None = None
-    optimizer: str = "adam"
-    learning_rate: float = 0.01
+    optimizer: str | None = None
+    learning_rate: float | None = None
     strength: float | None = None
-    full_precision_epochs: int = 20
-    epochs: int = 50
+    full_precision_epochs: int | None = None
+    epochs: int | None = None
     freeze_epoch: int | None = None
-    batch_size: int = 32
+    batch_size: int | None = None
     seed: int = 0
     init_from: str | None = None
-    export_profile: str = "fast"
+    export_profile: str | None = None
     resume: bool = False
     distribution: str = "none"
+    hidden: int = 128
+    layers: int = 1
+    tied: bool = False
+    dropout: float = 0.5
+    steps: int = 20
+    vocabulary: int = 10_000
 
     def __post_init__(self):
+        for name, choices in _DEFAULTS.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, choices[self.is_language_model])
         _check_choice("method", self.method, METHODS)
         _check_choice("quantizer", self.quantizer, QUANTIZERS)
         if self.regularizer is not None:
@@ -53,7 +76,8 @@ class Settings:
         _check_choice("export_profile", self.export_profile, PROFILES)
         _check_choice("distribution", self.distribution, DISTRIBUTIONS)
         for name, minimum in (("full_precision_epochs", 0), ("epochs", 1), ("batch_size", 1),
-                              ("seed", 0)):  # fmt: skip
+                              ("seed", 0), ("hidden", 1), ("layers", 1), ("steps", 1),
+                              ("vocabulary", 2)):  # fmt: skip
             check_integer(name, getattr(self, name), minimum)
         if not 1 <= check_integer("bits", self.bits, 1) <= 8:
             raise ValueError(f"`bits` must be from 1 to 8. Received: bits={self.bits}.")
@@ -66,16 +90,33 @@ class Settings:
                 f"`freeze_epoch` must be from 0 to epochs={self.epochs}. "
                 f"Received: freeze_epoch={self.freeze_epoch}."
             )
-        depth = self.depth
-        if depth < 8 or (depth - 2) % 6:
+        if not 0 <= check_number("dropout", self.dropout) < 1:
             raise ValueError(
-                "`model` must be resnet8, resnet14, resnet20, ...: 'resnet' and 6 n + 2. "
-                f"Received: model={self.model!r}."
+                f"`dropout` must be at least 0 and below 1. Received: dropout={self.dropout}."
             )
+        self._check_model()
         if self.init_from is not None and not pathlib.Path(self.init_from).is_file():
             raise ValueError(
                 f"`init_from` must be an existing .keras file. Received: {self.init_from!r}."
             )
+
+    def _check_model(self):
+        depth = self.depth
+        if not self.is_language_model and (depth < 8 or (depth - 2) % 6):
+            raise ValueError(
+                f"`model` must be '{LANGUAGE_MODEL}', or 'resnet' and 6 n + 2: resnet8, resnet14, "
+                f"resnet20, ... Received: model={self.model!r}."
+            )
+        if self.is_language_model and self.export_profile in ("balanced", "static"):
+            raise ValueError(
+                "The profiles of a language model are fast, small and dynamic. "
+                f"Received: export_profile={self.export_profile!r}."
+            )
+
+    @property
+    def is_language_model(self):
+        """True for a model of text, False for one of images."""
+        return self.model == LANGUAGE_MODEL
 
     @property
     def depth(self):

@@ -37,6 +37,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_boolean("download", False, "Let tensorflow-datasets download a missing data set.")
 flags.DEFINE_string("model", "resnet8", "resnet8, resnet14, resnet20, ...: depth 6 n + 2; or lstm.")
+flags.DEFINE_integer("width", 16, "resnet: filters of the first stage.")
 flags.DEFINE_string(
     "method", "proxquant", "proxquant, binaryconnect, binaryrelax, parq or full_precision."
 )
@@ -54,12 +55,34 @@ flags.DEFINE_string(
     "Inner optimizer: adam, or sgd; with momentum 0.9 for images, with the gradient's norm clipped "
     "to 0.25 for text. Default: adam, sgd.",
 )
-flags.DEFINE_float("learning_rate", None, "Learning rate of both phases. Default: 0.01, 20.")
+flags.DEFINE_float(
+    "learning_rate",
+    None,
+    "Learning rate of the main phase, for text of both. Default: 0.05 by Adam on images, 20 for "
+    "text, else --full_precision_learning_rate.",
+)
+flags.DEFINE_float(
+    "full_precision_learning_rate",
+    None,
+    "Images: learning rate of the warm start. Default: 0.01.",
+)
+flags.DEFINE_string(
+    "decay",
+    "cosine",
+    "Images: how the learning rate of each phase falls: cosine, constant, or the epochs from which "
+    "it is a tenth, such as 81,122.",
+)
+flags.DEFINE_boolean(
+    "per_channel",
+    True,
+    "Images: fit levels for each output channel. --noper_channel: the paper's, -1 and +1 for "
+    "binary, one set per tensor for the others, and weights clipped to [-1, 1].",
+)
 flags.DEFINE_float(
     "strength",
     None,
-    "Growth of the pull lambda per epoch (the paper's reg_rate, "
-    "1e-4 for CIFAR-10). Default: a total pull that reaches the grid.",
+    "Growth of proxquant's pull lambda per epoch (the paper's reg_rate, "
+    "1e-4 for CIFAR-10). Default: automatic, on the grid by the freeze.",
 )
 flags.DEFINE_integer(
     "full_precision_epochs", None, "Epochs of the full-precision warm start. Default: 20, 10."

@@ -11,8 +11,8 @@ import unittest
 import keras
 import numpy as np
 
-from tf_proxquant import litert, training
-from tf_proxquant.training import phases
+from tf_proxquant import datasets, litert, training
+from tf_proxquant.training.images import ImageTask
 from tf_proxquant.training.workdir import Workdir
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -201,6 +201,10 @@ class SettingsTest(unittest.TestCase):
             "seed=-1": {"seed": -1},
             "learning_rate=nan": {"learning_rate": float("nan")},
             "learning_rate=0": {"learning_rate": 0.0},
+            "full_precision_learning_rate=0": {"full_precision_learning_rate": 0.0},
+            "decay='often'": {"decay": "often"},
+            "decay='5,'": {"decay": "5,"},
+            "width=0": {"width": 0},
             "strength=-1": {"strength": -1.0},
             "bits=9": {"bits": 9},
             "freeze_epoch=51": {"freeze_epoch": 51},
@@ -219,6 +223,39 @@ class SettingsTest(unittest.TestCase):
         for pattern, arguments in cases.items():
             with self.subTest(pattern), self.assertRaisesRegex(ValueError, pattern):
                 training.Settings(**arguments)
+
+    def test_the_learning_rate_falls_as_the_settings_say(self):
+        cases = {
+            "cosine": [0.4, 0.2 + 0.2 * 2**-0.5, 0.2, 0.2 - 0.2 * 2**-0.5],
+            "constant": [0.4] * 4,
+            "1,3": [0.4, 0.04, 0.04, 0.004],
+        }
+        digits = datasets.load("digits")
+        for decay, expected in cases.items():
+            settings = training.Settings(learning_rate=0.4, decay=decay)
+            schedule = ImageTask(settings, digits).rate_callback("quantized", 4, []).schedule
+            np.testing.assert_allclose([schedule(i, None) for i in range(4)], expected)
+
+    def test_the_quantized_phase_has_a_learning_rate_of_its_own(self):
+        for arguments, expected in (
+            ({}, (0.01, 0.05)),
+            ({"method": "full_precision"}, (0.01, 0.01)),
+            ({"optimizer": "sgd", "full_precision_learning_rate": 0.1}, (0.1, 0.1)),
+            ({"learning_rate": 0.02}, (0.01, 0.02)),
+        ):
+            task = ImageTask(training.Settings(**arguments), datasets.load("digits"))
+            found = [
+                float(task.inner_optimizer(phase).learning_rate)
+                for phase in ("full_precision", "quantized")
+            ]
+            np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+    def test_the_papers_levels_and_box_are_one_flag_away(self):
+        published = training.Settings(per_channel=False)
+        self.assertEqual(published.make_quantizer().fixed_level, 1.0)
+        self.assertEqual(published.clip, 1.0)
+        self.assertIsNone(training.Settings().clip)
+        self.assertEqual(training.Settings().make_quantizer().axis, -1)
 
     def test_train_py_prints_one_clear_line_and_no_traceback(self):
         for flags, expected in (
@@ -260,12 +297,3 @@ class WorkdirTest(unittest.TestCase):
                 workdir.write_json("report.json", {"a": object()})
             self.assertEqual([p.name for p in pathlib.Path(folder).iterdir()], ["report.json"])
             self.assertEqual(json.loads((workdir / "report.json").read_text()), {"a": 1})
-
-
-class StrengthRateTest(unittest.TestCase):
-    def test_the_sum_of_tau_up_to_the_freeze_is_the_total_pull(self):
-        rate = phases.strength_rate(7.8, 0.01, steps_per_epoch=391, freeze_epoch=200)
-        total = sum(0.01 * rate * (step // 391) for step in range(200 * 391))
-        self.assertAlmostEqual(total, 7.8, places=9)
-        # The paper's reg_rate of 1e-4 for this recipe.
-        self.assertAlmostEqual(rate, 1e-4, delta=1e-6)

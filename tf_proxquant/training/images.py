@@ -8,9 +8,8 @@ import numpy as np
 from tf_proxquant import datasets, selection
 from tf_proxquant.models import resnet
 
-# Padding in pixels, and whether a flip keeps the label; the paper's for all other data.
-_AUGMENTATION = {"digits": (1, False), "mnist": (2, False)}
-_PAPER_AUGMENTATION = (4, True)
+# Data whose labels a flip from left to right would change.
+_NOT_FLIPPED = ("digits", "mnist")
 
 # Training images that the static profile is calibrated on.
 _CALIBRATION_IMAGES = 256
@@ -44,7 +43,8 @@ class ImageTask:
     def _make_batches(self):
         data, seed = self.data, self.settings.seed
         mean, std = datasets.channel_statistics(data.x_train)
-        pad, flip = _AUGMENTATION.get(data.name, _PAPER_AUGMENTATION)
+        # The paper's 4 pixels for 32, in proportion.
+        pad, flip = data.x_train.shape[1] // 8, data.name not in _NOT_FLIPPED
         train = datasets.Batches(
             data.x_train, data.y_train, self.settings.batch_size,
             mean=mean, std=std, pad=pad, flip=flip, shuffle=True, seed=seed,
@@ -53,7 +53,8 @@ class ImageTask:
 
     def make_model(self):
         """Returns the model, not compiled."""
-        return resnet(self.settings.depth, self.data.x_train.shape[1:], self.data.num_classes)
+        shape, classes = self.data.x_train.shape[1:], self.data.num_classes
+        return resnet(self.settings.depth, shape, classes, width=self.settings.width)
 
     def adopt(self, model):
         """Returns a model to train that starts as `model`, which the settings name.
@@ -74,19 +75,27 @@ class ImageTask:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(optimizer, loss=loss, metrics=["accuracy"])
 
-    def inner_optimizer(self, weight_decay=None):
-        """Returns the optimizer of the settings; weight decay goes with SGD only."""
-        rate = self.settings.learning_rate
+    def inner_optimizer(self, phase):
+        """Returns the optimizer of a phase; weight decay goes with full precision by SGD only."""
+        rate = self._learning_rate(phase)
         if self.settings.optimizer == "sgd":
+            weight_decay = 1e-4 if phase == "full_precision" else None
             return keras.optimizers.SGD(rate, momentum=0.9, weight_decay=weight_decay)
         return keras.optimizers.Adam(rate)
 
-    def rate_callback(self, start, epochs, rows):
-        """Callback: the full learning rate up to epoch `start`, then half a cosine towards 0."""
+    def _learning_rate(self, phase):
+        if phase == "full_precision" and self.settings.method != "full_precision":
+            return self.settings.full_precision_learning_rate
+        return self.settings.learning_rate
+
+    def rate_callback(self, phase, epochs, rows):
+        """Callback: the learning rate of each epoch, by the settings' `decay`."""
+        highest, decay = self._learning_rate(phase), self.settings.decay_epochs
 
         def rate(epoch, _):
-            passed = max(0, epoch - start) / max(1, epochs - start)
-            return self.settings.learning_rate * (1 + math.cos(math.pi * passed)) / 2
+            if decay is None:
+                return highest * (1 + math.cos(math.pi * epoch / epochs)) / 2
+            return highest * 0.1 ** sum(epoch >= start for start in decay)
 
         return keras.callbacks.LearningRateScheduler(rate)
 

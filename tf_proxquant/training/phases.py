@@ -10,12 +10,6 @@ from tf_proxquant import callbacks, schedules
 from tf_proxquant.optimizers import ProxConnect, ProxQuant, find_optimizer
 from tf_proxquant.training.workdir import Recorder
 
-# Sum of tau over the steps up to the freeze, where the settings give no strength. "l1" is in
-# units of the levels, which are 1 from their midpoint. "l2" shrinks the distance to the grid by
-# exp(-pull); 31 is what the paper's ternary recipe comes to. "concave" brings every weight to a
-# level that is farther than exp(-pull) from a midpoint.
-TOTAL_PULL = {"l1": 10.0, "l2": 31.0, "concave": 6.0}
-
 
 def full_precision(settings, task, workdir):
     """Trains the full-precision model, or takes it from `init_from` or an earlier start.
@@ -28,10 +22,10 @@ def full_precision(settings, task, workdir):
 
     def make_model():
         model = _load_initial(task, settings.init_from) if settings.init_from else task.make_model()
-        task.compile(model, task.inner_optimizer(weight_decay=1e-4))
+        task.compile(model, task.inner_optimizer("full_precision"))
         return model
 
-    rate = task.rate_callback(0, epochs, workdir.read_metrics("full_precision"))
+    rate = task.rate_callback("full_precision", epochs, workdir.read_metrics("full_precision"))
     model = _fit(workdir, "full_precision", epochs, make_model, task, [rate])
     return model, {f"full_precision_{task.metric}": task.score(model)}
 
@@ -49,9 +43,8 @@ def quantized(settings, task, workdir, warm):
         return warm
 
     monitor = _Monitor(before)
-    start = 0 if settings.method != "proxquant" else settings.first_frozen_epoch
     watchers = [
-        task.rate_callback(start, settings.epochs, workdir.read_metrics("quantized")),
+        task.rate_callback("quantized", settings.epochs, workdir.read_metrics("quantized")),
         monitor,
         callbacks.QuantizedEvaluation(task.validation, callbacks=task.evaluation_callbacks()),
     ]
@@ -109,56 +102,26 @@ def _fit(workdir, phase, epochs, make_model, task, watchers, histogram=None):
 
 def _quantizing_optimizer(settings, task, model):
     steps_per_epoch = len(task.train)
-    freeze_step = settings.first_frozen_epoch * steps_per_epoch
     select, quantizer = task.selection(model)
     common = {
         "select": select,
-        "clip": 1.0 if settings.quantizer in ("binary", "ternary") else None,
-        "freeze_step": freeze_step,
+        "clip": settings.clip,
+        "freeze_step": settings.first_frozen_epoch * steps_per_epoch,
     }
-    inner = task.inner_optimizer()
+    inner = task.inner_optimizer("quantized")
+    # A freeze at the beginning leaves no way to go.
+    strength = "auto" if common["freeze_step"] > 1 else 1.0
     if settings.method == "proxquant":
-        rate = settings.strength
-        if rate is None:
-            rate = strength_rate(
-                TOTAL_PULL[settings.effective_regularizer],
-                settings.learning_rate,
-                steps_per_epoch,
-                settings.first_frozen_epoch,
-            )
-        strength = schedules.Linear(rate, every=steps_per_epoch)
+        if settings.strength is not None:
+            strength = schedules.Linear(settings.strength, every=steps_per_epoch)
         return ProxQuant(
             inner, quantizer, strength, regularizer=settings.effective_regularizer, **common
         )
     if settings.method == "binaryrelax":
-        strength = schedules.Linear(1 / max(1, freeze_step))
         return ProxConnect(inner, quantizer, strength, prox="l2", **common)
     if settings.method == "parq":
-        strength = schedules.Sigmoid(0, max(1, freeze_step))
         return ProxConnect(inner, quantizer, strength, prox="piecewise_affine", **common)
     return ProxConnect(inner, quantizer, **common)
-
-
-def strength_rate(total_pull, learning_rate, steps_per_epoch, freeze_epoch):
-    """Returns the rate of `Linear(rate, every=steps_per_epoch)` for a wanted total pull.
-
-    The sum of tau = learning_rate * rate * epoch over the steps of epochs 0 to
-    freeze_epoch - 1 is `total_pull`.
-
-    Args:
-      total_pull: float > 0, in the unit of the weights for "l1", without unit for "l2".
-      learning_rate: float > 0, constant up to the freeze.
-      steps_per_epoch: int >= 1.
-      freeze_epoch: int; below 2 no epoch has a strength above 0, and 2 is taken.
-
-    Returns: float.
-
-    Example:
-      >>> strength_rate(10.0, 0.01, steps_per_epoch=100, freeze_epoch=5)
-      1.0
-    """
-    stairs = max(2, freeze_epoch) * (max(2, freeze_epoch) - 1) / 2
-    return total_pull / (learning_rate * steps_per_epoch * stairs)
 
 
 def _load_initial(task, path):

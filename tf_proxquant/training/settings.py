@@ -19,7 +19,7 @@ LANGUAGE_MODEL = "lstm"
 _DEFAULTS = {
     "dataset": ("digits", "grammar"),
     "optimizer": ("adam", "sgd"),
-    "learning_rate": (0.01, 20.0),
+    "full_precision_learning_rate": (0.01, 20.0),
     "full_precision_epochs": (20, 10),
     "epochs": (50, 15),
     "batch_size": (32, 20),
@@ -41,12 +41,16 @@ class Settings:
     data_dir: str | None = None
     download: bool = False
     model: str = "resnet8"
+    width: int = 16
     method: str = "proxquant"
     quantizer: str = "binary"
     bits: int = 2
     regularizer: str | None = None
     optimizer: str | None = None
     learning_rate: float | None = None
+    full_precision_learning_rate: float | None = None
+    decay: str = "cosine"
+    per_channel: bool = True
     strength: float | None = None
     full_precision_epochs: int | None = None
     epochs: int | None = None
@@ -68,6 +72,8 @@ class Settings:
         for name, choices in _DEFAULTS.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, choices[self.is_language_model])
+        if self.learning_rate is None:
+            object.__setattr__(self, "learning_rate", self._default_learning_rate)
         _check_choice("method", self.method, METHODS)
         _check_choice("quantizer", self.quantizer, QUANTIZERS)
         if self.regularizer is not None:
@@ -76,13 +82,15 @@ class Settings:
         _check_choice("export_profile", self.export_profile, PROFILES)
         _check_choice("distribution", self.distribution, DISTRIBUTIONS)
         for name, minimum in (("full_precision_epochs", 0), ("epochs", 1), ("batch_size", 1),
-                              ("seed", 0), ("hidden", 1), ("layers", 1), ("steps", 1),
+                              ("seed", 0), ("width", 1), ("hidden", 1), ("layers", 1), ("steps", 1),
                               ("vocabulary", 2)):  # fmt: skip
             check_integer(name, getattr(self, name), minimum)
         if not 1 <= check_integer("bits", self.bits, 1) <= 8:
             raise ValueError(f"`bits` must be from 1 to 8. Received: bits={self.bits}.")
-        if check_number("learning_rate", self.learning_rate) == 0:
-            raise ValueError("`learning_rate` must be greater than 0. Received: learning_rate=0.")
+        for name in ("full_precision_learning_rate", "learning_rate"):
+            if check_number(name, getattr(self, name)) == 0:
+                raise ValueError(f"`{name}` must be greater than 0. Received: {name}=0.")
+        self.decay_epochs  # noqa: B018, raises
         if self.strength is not None:
             check_number("strength", self.strength)
         if not 0 <= check_integer("freeze_epoch", self.first_frozen_epoch, 0) <= self.epochs:
@@ -130,19 +138,53 @@ class Settings:
         return 2 * self.epochs // 3 if self.freeze_epoch is None else self.freeze_epoch
 
     @property
+    def _default_learning_rate(self):
+        """Of images by Adam, five times the usual one from the warm start to the grid.
+
+        So that weights still change sign: see docs/decisions/0004-learning-rate.md.
+        """
+        if self.is_language_model or self.optimizer == "sgd" or self.method == "full_precision":
+            return self.full_precision_learning_rate
+        return 5 * self.full_precision_learning_rate
+
+    @property
+    def decay_epochs(self):
+        """None for half a cosine, else the epochs from which the learning rate is a tenth."""
+        if self.decay in ("cosine", "constant"):
+            return None if self.decay == "cosine" else ()
+        epochs = self.decay.split(",")
+        if not all(epoch.strip().isdecimal() for epoch in epochs):
+            raise ValueError(
+                "`decay` must be cosine, constant, or epochs such as 81,122. "
+                f"Received: decay={self.decay!r}."
+            )
+        return tuple(int(epoch) for epoch in epochs)
+
+    @property
+    def clip(self):
+        """The box of the paper's recipes for levels of one scale, else None."""
+        in_box = not self.per_channel and self.quantizer in ("binary", "ternary")
+        return 1.0 if in_box and not self.is_language_model else None
+
+    @property
     def effective_regularizer(self):
         """`regularizer`, by default what does best in short runs: see docs/results.md."""
         return self.regularizer or ("concave" if self.quantizer == "binary" else "l2")
 
     def make_quantizer(self):
-        """Returns the quantizer that the settings name."""
+        """Returns the quantizer that the settings name; its levels are fitted per output channel.
+
+        With `per_channel` off they are the paper's: -1 and +1 for binary, else one set of levels
+        per tensor.
+        """
+        axis = -1 if self.per_channel else None
         if self.quantizer == "binary":
-            return quantizers.Binary()
+            return quantizers.Binary("mean" if self.per_channel else None, axis=axis)
         if self.quantizer == "ternary":
-            return quantizers.Ternary()
+            return quantizers.Ternary(axis=axis)
         if self.quantizer == "multibit":
-            return quantizers.MultiBit(self.bits)
-        return quantizers.Uniform(self.bits, axis=-1)
+            return quantizers.MultiBit(self.bits, axis=axis)
+        return quantizers.Uniform(self.bits, axis=axis)
 
     def new_workdir(self):
         """Returns `workdir`, by default a new folder under runs/ named after time and content."""

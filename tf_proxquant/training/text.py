@@ -76,13 +76,15 @@ class TextTask:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(optimizer, loss=loss, weighted_metrics=[metrics.Perplexity()])
 
-    def inner_optimizer(self, weight_decay=None):
-        """Returns the optimizer of the settings, which clips the norm of the whole gradient."""
+    def inner_optimizer(self, phase):
+        """Returns the optimizer of either phase, which clips the norm of the whole gradient."""
         kind = keras.optimizers.SGD if self.settings.optimizer == "sgd" else keras.optimizers.Adam
         return kind(self.settings.learning_rate, global_clipnorm=_MAX_NORM)
 
-    def rate_callback(self, start, epochs, rows):
-        """Callback: the full learning rate up to epoch `start`, then `DecayOnStall`."""
+    def rate_callback(self, phase, epochs, rows):
+        """Callback: `DecayOnStall`, which for ProxQuant waits for the freeze."""
+        waits = phase == "quantized" and self.settings.method == "proxquant"
+        start = self.settings.first_frozen_epoch if waits else 0
         return DecayOnStall(self.settings.learning_rate, start, rows)
 
     def fit_callbacks(self):

@@ -63,9 +63,9 @@ ROWS = {
     "binary, ProxQuant at 0.01": {"learning_rate": 0.01},
     "binary, BinaryConnect -1, +1": {"method": "binaryconnect", "per_channel": False},
     **{f"binary, {name}": {"method": method} for name, method in _LAZY.items()},
-    **{f"binary, {name} at 0.01": {"method": method, "learning_rate": 0.01}
-       for name, method in _LAZY.items()},
-}  # fmt: skip
+    "binary, BinaryConnect at 0.01": {"method": "binaryconnect", "learning_rate": 0.01},
+    "binary, PARQ at 0.01": {"method": "parq", "learning_rate": 0.01},
+}
 for _name, _levels in (
     ("ternary", {"quantizer": "ternary"}),
     ("2 bits", {"quantizer": "multibit"}),
@@ -100,6 +100,18 @@ def pooled(pixels):
     return blocks.mean(axis=(2, 4), dtype="float32")
 
 
+class StudyTask(images.ImageTask):
+    """Images that are all scored at the end of a run, and a thousand of them each epoch."""
+
+    def __init__(self, settings, data):
+        super().__init__(settings, data)
+        part = data._replace(x_test=data.x_test[:1000], y_test=data.y_test[:1000])
+        self.all, self.validation = self.validation, images.ImageTask(settings, part).validation
+
+    def score(self, model):
+        return float(model.evaluate(self.all, verbose=0, return_dict=True)["accuracy"])
+
+
 def run_row(name, seed, base, data, folder):
     """Trains one row from the seed's warm start, which is made if need be; returns its result."""
     started = time.perf_counter()
@@ -116,7 +128,7 @@ def run_row(name, seed, base, data, folder):
         model, measured = full_precision(settings, data)
         rows = []
         if settings.method != "full_precision":
-            task, workdir = images.ImageTask(settings, data), Workdir(settings.workdir)
+            task, workdir = StudyTask(settings, data), Workdir(settings.workdir)
             _, measured = phases.quantized(settings, task, workdir, model)
             rows = workdir.read_metrics("quantized")
     before = [row for row in rows if row["epoch"] == settings.first_frozen_epoch - 2]
@@ -136,7 +148,7 @@ def full_precision(settings, data):
     """Runs the full-precision phase; returns (model, dict with its accuracy)."""
     workdir = Workdir.open(settings)
     keras.utils.set_random_seed(settings.seed)
-    return phases.full_precision(settings, images.ImageTask(settings, data), workdir)
+    return phases.full_precision(settings, StudyTask(settings, data), workdir)
 
 
 def report(folder):

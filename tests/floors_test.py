@@ -22,6 +22,7 @@ FLOORS = {
     "metrics": 1,
     "litert": 1,
     "callbacks": 2,
+    "sensitivity": 2,
     "plot": 2,
     "training": 3,
 }

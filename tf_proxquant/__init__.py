@@ -17,6 +17,7 @@ from tf_proxquant import (
 from tf_proxquant.optimizers import ProxConnect, ProxQuant, snap
 from tf_proxquant.quantizers import Binary, MultiBit, Ternary, Uniform
 from tf_proxquant.selection import select_kernels
+from tf_proxquant.sensitivity import sensitivity
 
 __version__ = "0.1.0"
 
@@ -57,6 +58,7 @@ __all__ = [
     "schedules",
     "select_kernels",
     "selection",
+    "sensitivity",
     "snap",
     "summary",
 ]

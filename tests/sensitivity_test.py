@@ -1,0 +1,135 @@
+"""The sensitivity scan, and the mixed precision that it suggests."""
+
+import contextlib
+import io
+import unittest
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+import tf_proxquant as pq
+from tf_proxquant.sensitivity import Candidate, Sensitivity
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.normal(size=(256, 6)).astype("float32")
+
+
+def make_model():
+    """A model whose hidden layer is on a binary grid, and whose head is far from one."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((6,)), layers.Dense(16, activation="tanh", name="hidden"),
+         layers.Dense(4, name="head")]
+    )  # fmt: skip
+    hidden, head = model.get_layer("hidden"), model.get_layer("head")
+    hidden.kernel.assign(np.where(RANDOM.random((6, 16)) < 0.5, -0.5, 0.5))
+    head.kernel.assign(RANDOM.standard_t(2, (16, 4)))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss=loss, metrics=["accuracy"])
+    return model
+
+
+MODEL = make_model()
+Y = np.argmax(MODEL.predict(X, verbose=0), axis=-1)
+
+
+class ScanTest(unittest.TestCase):
+    def setUp(self):
+        self.before = MODEL.get_weights()
+
+    def test_a_tensor_on_its_grid_loses_nothing_and_others_what_evaluate_says(self):
+        found = pq.sensitivity(MODEL, (X, Y), {"binary": pq.Binary("mean", axis=-1)})
+        self.assertEqual(found.metric, "accuracy")
+        self.assertEqual(
+            [(row.path, row.name) for row in found.rows],
+            [(f"{layer}/kernel", name) for layer in ("hidden", "head")
+             for name in ("full precision", "binary")],
+        )  # fmt: skip
+        self.assertEqual([row.bytes for row in found.rows], [384, 12, 256, 8])
+        drops = [row.drop for row in found.rows]
+        self.assertEqual(drops[:3], [0.0, 0.0, 0.0])
+        kernel = MODEL.get_layer("head").kernel
+        original = ops.copy(kernel)
+        kernel.assign(pq.Binary("mean", axis=-1)(kernel))
+        snapped = MODEL.evaluate(X, Y, verbose=0, return_dict=True)["accuracy"]
+        kernel.assign(original)
+        self.assertGreater(drops[3], 0.02)
+        self.assertAlmostEqual(drops[3], 1 - snapped, places=6)
+
+    def test_a_loss_is_better_when_it_is_lower(self):
+        found = pq.sensitivity(MODEL, (X, Y), {"1": pq.Binary("mean")}, metric="loss")
+        self.assertGreater(found.rows[3].drop, 0)
+        self.assertGreater(found.rows[3].value, found.rows[2].value)
+
+    def test_weights_are_put_back_bit_for_bit_also_after_an_exception(self):
+        pq.sensitivity(MODEL, (X, Y), select="head")
+
+        class Broken(pq.Binary):
+            def nearest(self, weights, levels):
+                raise RuntimeError("broken")
+
+        with self.assertRaises(RuntimeError):
+            pq.sensitivity(MODEL, (X, Y), {"broken": Broken()})
+        with self.assertRaises(ValueError):
+            pq.sensitivity(MODEL, (X, Y), {"1": pq.Binary()}, metric="f1")
+        for value, expected in zip(MODEL.get_weights(), self.before, strict=True):
+            np.testing.assert_array_equal(value, expected)
+
+    def test_what_is_suggested_fits_and_trains(self):
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
+            found = pq.sensitivity(MODEL, (X, Y), max_bytes=100)
+        suggested = found.suggest(100)
+        self.assertIn("hidden/kernel", output.getvalue())
+        self.assertIn("select= for 100 bytes", output.getvalue())
+        model = keras.models.clone_model(MODEL)
+        optimizer = pq.ProxQuant("adam", None, 1.0, select=suggested)
+        optimizer.build(model.trainable_variables)
+        quantizers = [q for v, q in optimizer.quantized_variables if "hidden" in v.path]
+        self.assertIsInstance(quantizers[0], pq.Binary)
+
+    def test_bad_input_is_refused(self):
+        unbuilt = keras.Sequential([layers.Dense(2)])
+        one = {"1": pq.Binary()}
+        cases = {
+            "built and compiled": lambda: pq.sensitivity(unbuilt, (X, Y)),
+            "metric='f1'": lambda: pq.sensitivity(MODEL, (X, Y), one, metric="f1"),
+            "candidates={}": lambda: pq.sensitivity(MODEL, (X, Y), {}),
+            "'1': 3": lambda: pq.sensitivity(MODEL, (X, Y), {"1": 3}),
+            "Received: a dict": lambda: pq.sensitivity(MODEL, (X, Y), one, select={"a": None}),
+            "Nothing to quantize": lambda: pq.sensitivity(MODEL, (X, Y), one, select="nowhere"),
+            "max_bytes=1.": lambda: pq.sensitivity(MODEL, (X, Y), one).suggest(1),
+        }
+        for pattern, call in cases.items():
+            with self.subTest(pattern), self.assertRaisesRegex(ValueError, pattern):
+                call()
+
+
+class SuggestionTest(unittest.TestCase):
+    def setUp(self):
+        self.one, self.eight = pq.Binary(), pq.Uniform(8)
+        rows = []
+        for path, drops in (("a", (0.0, 0.01, 0.30)), ("b", (0.0, -0.01, 0.02))):
+            for name, quantizer, size, drop in zip(
+                ("full precision", "8", "1"), (None, self.eight, self.one), (400, 100, 13), drops,
+                strict=True,
+            ):  # fmt: skip
+                rows.append(Candidate(path, name, quantizer, size, 0.9 - drop, drop))
+        self.found = Sensitivity("accuracy", rows)
+
+    def chosen(self, max_bytes):
+        return list(self.found.suggest(max_bytes).values())
+
+    def test_a_tensor_that_loses_nothing_is_made_small_first(self):
+        self.assertEqual(self.chosen(500), [None, self.eight])
+
+    def test_the_cheapest_exchange_comes_next(self):
+        self.assertEqual(self.chosen(200), [self.eight, self.eight])
+        self.assertEqual(self.chosen(120), [self.eight, self.one])
+        self.assertEqual(self.chosen(26), [self.one, self.one])
+
+    def test_the_table_names_what_it_shows(self):
+        table = str(self.found)
+        self.assertIn("accuracy in full precision 0.9000", table)
+        self.assertIn("0.3000", table)

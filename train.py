@@ -68,9 +68,10 @@ flags.DEFINE_float(
 )
 flags.DEFINE_string(
     "decay",
-    "cosine",
-    "Images: how the learning rate of each phase falls: cosine, constant, or the epochs from which "
-    "it is a tenth, such as 81,122.",
+    None,
+    "How the learning rate of each phase falls. Images: cosine, constant, or the epochs from which "
+    "it is a tenth, such as 81,122. lstm: cosine, or stall, divided by 1.2 whenever the validation "
+    "perplexity exceeds its best. Default: cosine; stall for the warm start of lstm.",
 )
 flags.DEFINE_boolean(
     "per_channel",

@@ -76,8 +76,8 @@ class TextTaskTest(unittest.TestCase):
             )
             task = text.TextTask(settings)
             model = task.make_model()
-            select, default = task.selection(model)
-            optimizer = pq.ProxQuant("sgd", default, 1.0, select=select)
+            default, options = task.quantization(model)
+            optimizer = pq.ProxQuant("sgd", default, 1.0, **options)
             optimizer.build(model.trainable_variables)
             pairs = optimizer.quantized_variables
             self.assertEqual(len(pairs), 5)
@@ -107,7 +107,3 @@ class DecayOnStallTest(unittest.TestCase):
             self.assertEqual(float(model.optimizer.learning_rate), rates[-1])
         exponents = [round(math.log(20 / rate, 1.2)) for rate in rates]
         self.assertEqual(exponents, [0, 0, 0, 1, 1, 2])
-        late = text.DecayOnStall(20.0, start=3, rows=rows)
-        late.set_model(model)
-        late.on_epoch_begin(5)
-        self.assertAlmostEqual(float(model.optimizer.learning_rate), 20 / 1.2, places=4)

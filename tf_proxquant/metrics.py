@@ -112,7 +112,7 @@ class Perplexity(keras.metrics.Mean):
 
     Example:
       >>> metric = Perplexity()
-      >>> metric.update_state([[1, 0]], np.log([[[1.0, 3.0], [1.0, 1.0]]]))
+      >>> metric.update_state(np.array([[1, 0]]), np.log([[[1.0, 3.0], [1.0, 1.0]]]))
       >>> round(float(metric.result()) ** 2, 5)             # 1 / (3/4 * 1/2)
       2.66667
     """

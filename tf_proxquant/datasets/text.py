@@ -66,7 +66,7 @@ def load_text(name, data_dir=None, download=False, max_words=10_000):
     Example:
       >>> text = load_text("grammar")
       >>> [text.vocabulary[number] for number in text.test[:6]]
-      ['one', 'quiet', 'teacher', 'speaks', '.', '<eos>']
+      ['many', 'old', 'cats', 'wait', 'in', 'the']
     """
     source = pathlib.Path(name).expanduser()
     if name == "grammar":

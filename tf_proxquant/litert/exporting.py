@@ -12,6 +12,7 @@ from tf_proxquant.litert import (
     convert,
     dynamic,
     flatbuffer,
+    lookup,
     profiles,
     rewrite,
     runtime,
@@ -102,10 +103,15 @@ def export(
             source, grid_content, representative_data, strip, **signature
         )
     else:
-        encode_all = functools.partial(encode, grid_content, settings, strip, moved_back)
-        content, rows, exact, notes = _choose(
-            grid_content, settings, encode_all, max_slowdown, dense_bits
+        encode_all = functools.partial(
+            encode,
+            grid_content,
+            settings,
+            strip,
+            moved_back,
+            prepare=_preparation(settings, dense_bits),
         )
+        content, rows, exact, notes = _choose(grid_content, settings, encode_all, max_slowdown)
     model = None if isinstance(source, bytes) else source
     errors = check(content, float_content, exact, model, inputs, settings) if verify else {}
     archive_bytes = _write_files(target, content, archive)
@@ -140,17 +146,23 @@ def _write_files(target, content, archive):
     return len(packed)
 
 
-def _choose(float_content, settings, encode_all, max_slowdown, dense_bits):
+def _preparation(settings, dense_bits):
+    """The `prepare` of `encode`, or None."""
+    if settings.is_dynamic:
+        return functools.partial(dynamic.prepare, dense_bits=dense_bits)
+    if settings.looks_up:
+        return functools.partial(lookup.prepare, few_weights=profiles.FEW_WEIGHTS)
+    return None
+
+
+def _choose(float_content, settings, encode_all, max_slowdown):
     """What `encode_all` returns, within `max_slowdown`, and notes for the report."""
     if settings.is_balanced:
         max_slowdown = balanced.DEFAULT_SLOWDOWN if max_slowdown is None else max_slowdown
         return balanced.encode(float_content, max_slowdown, encode_all)
     if settings.is_budgeted and max_slowdown is not None:
         return budget.encode(float_content, max_slowdown, settings, encode_all)
-    if settings.is_dynamic:
-        prepare = functools.partial(dynamic.prepare, dense_bits=dense_bits)
-        return *encode_all(prepare=prepare), dynamic.NOTES
-    return *encode_all(), ()
+    return *encode_all(), dynamic.NOTES if settings.is_dynamic else ()
 
 
 def check_target(path):

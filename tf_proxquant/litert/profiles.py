@@ -28,6 +28,7 @@ class Profile:
       candidates: function (weights, axis) -> iterable of `Encoding` or None.
       strip_names: drop tensor names and metadata.
       error_budget: largest output error relative to the largest output that passes verification.
+      looks_up: decode only the rows of a table that are asked for, see `lookup`.
       is_balanced: turn convolutions into matrix products first, see `balanced`.
       is_dynamic: feed integer weights straight into dense layers first, see `dynamic`.
       is_static: integer activations calibrated on data, see `static`.
@@ -37,6 +38,7 @@ class Profile:
     candidates: Callable
     strip_names: bool = False
     error_budget: float = 2e-5
+    looks_up: bool = False
     is_balanced: bool = False
     is_dynamic: bool = False
     is_static: bool = False
@@ -59,10 +61,10 @@ def _small(weights, axis):
 
 PROFILES = {
     "fast": Profile(_fast),
-    "small": Profile(_small, strip_names=True, is_budgeted=True),
+    "small": Profile(_small, strip_names=True, looks_up=True, is_budgeted=True),
     "balanced": Profile(_fast, strip_names=True, is_balanced=True),
     # Activations of 8 bits: what passes is no longer rounding, only short of garbage.
-    "dynamic": Profile(_fast, strip_names=True, error_budget=0.25, is_dynamic=True),
+    "dynamic": Profile(_fast, strip_names=True, error_budget=0.25, looks_up=True, is_dynamic=True),
     "static": Profile(_fast, strip_names=True, error_budget=0.25, is_static=True),
 }
 

@@ -110,6 +110,21 @@ def replace(model, weights, encodings):
         graph.operators[first:first] = decoder.operators
 
 
+def decoded_tensors(model, graph):
+    """Set of the tensors of a graph that operators compute from constants alone."""
+    return {int(i) for operator in _decoders(model, graph) for i in operator.outputs}
+
+
+def _decoders(model, graph):
+    """Yields the operators of a graph that depend on constants only, in order."""
+    known = {i for i, tensor in enumerate(graph.tensors) if model.constant(tensor) is not None}
+    for operator in graph.operators:
+        inputs = [] if operator.inputs is None else [int(i) for i in operator.inputs]
+        if inputs and known.issuperset(inputs):
+            known.update(int(i) for i in operator.outputs)
+            yield operator
+
+
 def decoder_probe(content, number, wanted):
     """A file with only the operators that decode constants, for reading weights back.
 
@@ -123,13 +138,7 @@ def decoder_probe(content, number, wanted):
     """
     model = flatbuffer.Model(content)
     graph = model.subgraphs[number]
-    known = {i for i, tensor in enumerate(graph.tensors) if model.constant(tensor) is not None}
-    operators = []
-    for operator in graph.operators:
-        inputs = [] if operator.inputs is None else [int(i) for i in operator.inputs]
-        if inputs and known.issuperset(inputs):
-            operators.append(operator)
-            known.update(int(i) for i in operator.outputs)
+    operators = list(_decoders(model, graph))
     zero = model.add_tensor(graph, (1,), TensorType.FLOAT32)
     sums = []
     for index in wanted:

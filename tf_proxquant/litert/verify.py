@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from ai_edge_litert.schema_py_generated import BuiltinOperator
 
-from tf_proxquant.litert import flatbuffer, rewrite, runtime
+from tf_proxquant.litert import flatbuffer, lookup, rewrite, runtime
 
 DYNAMIC_SIZE = 16  # for a dimension other than the batch that the model leaves open
 BATCH = 3
@@ -25,6 +25,7 @@ def check_weights(content, weights):
     """
     weights = dict(weights)
     _check_direct(content, weights)
+    _check_lookups(content, weights)
     for number in sorted({number for number, _ in weights}):
         wanted = [index for graph, index in weights if graph == number]
         probe = rewrite.decoder_probe(content, number, wanted)
@@ -51,6 +52,25 @@ def _check_direct(content, weights):
                 raise VerificationError(
                     f"Tensor {index} of subgraph {number} does not hold the weights of the float "
                     "file."
+                )
+
+
+def _check_lookups(content, weights):
+    """Looks up every row of the tables among `weights` and takes them out."""
+    model = flatbuffer.Model(content)
+    for number, index in list(weights):
+        if index in rewrite.decoded_tensors(model, model.subgraphs[number]):
+            continue
+        expected = weights.pop((number, index))
+        probe = lookup.probe(content, number, index)
+        for kernels in runtime.KERNELS:
+            runner = runtime.Runner(probe, kernels)
+            places = np.arange(len(expected), dtype=np.int32)
+            (rows,) = runner({runner.input_names[0]: places}).values()
+            if not np.array_equal(rows, expected):
+                raise VerificationError(
+                    f"Tensor {index} of subgraph {number} does not look up the weights of the "
+                    f"float file on the {kernels} kernels."
                 )
 
 

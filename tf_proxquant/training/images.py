@@ -91,10 +91,10 @@ class ImageTask:
     def rate_callback(self, phase, epochs, rows):
         """Callback: the learning rate of each epoch, by the settings' `decay`."""
         highest, decay = self._learning_rate(phase), self.settings.decay_epochs
+        if decay is None:
+            return half_cosine(highest, epochs)
 
         def rate(epoch, _):
-            if decay is None:
-                return highest * (1 + math.cos(math.pi * epoch / epochs)) / 2
             return highest * 0.1 ** sum(epoch >= start for start in decay)
 
         return keras.callbacks.LearningRateScheduler(rate)
@@ -107,8 +107,8 @@ class ImageTask:
         """Callbacks that every `evaluate` needs."""
         return []
 
-    def selection(self, model):
-        """(select, quantizer) of the optimizer, the paper's choice.
+    def quantization(self, model):
+        """(quantizer, other arguments) of the optimizer, the paper's choice.
 
         Binary quantizes every kernel, the others leave the first and the last one alone.
         """
@@ -116,7 +116,7 @@ class ImageTask:
         select = selection.select_kernels(
             model, skip_first=inner_only, skip_last=inner_only, skip="shortcut"
         )
-        return select, self.settings.make_quantizer()
+        return self.settings.make_quantizer(), {"select": select, "clip": self.settings.clip}
 
     def score(self, model):
         """Returns the accuracy on the test images."""
@@ -136,3 +136,12 @@ class ImageTask:
     def calibration(self):
         """Returns images for the calibration of integer activations."""
         return self.train.normalize(self.train.images[:_CALIBRATION_IMAGES])
+
+
+def half_cosine(learning_rate, epochs):
+    """Callback: half a cosine, from `learning_rate` at epoch 0 towards 0 at epoch `epochs`."""
+
+    def rate(epoch, _):
+        return learning_rate * (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+    return keras.callbacks.LearningRateScheduler(rate)

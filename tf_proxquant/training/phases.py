@@ -44,9 +44,9 @@ def quantized(settings, task, workdir, warm):
 
     monitor = _Monitor(before)
     watchers = [
-        task.rate_callback("quantized", settings.epochs, workdir.read_metrics("quantized")),
         monitor,
         callbacks.QuantizedEvaluation(task.validation, callbacks=task.evaluation_callbacks()),
+        task.rate_callback("quantized", settings.epochs, workdir.read_metrics("quantized")),
     ]
     model = _fit(workdir, "quantized", settings.epochs, make_model, task, watchers, _histogram)
     monitor.set_model(model)
@@ -102,15 +102,12 @@ def _fit(workdir, phase, epochs, make_model, task, watchers, histogram=None):
 
 def _quantizing_optimizer(settings, task, model):
     steps_per_epoch = len(task.train)
-    select, quantizer = task.selection(model)
-    common = {
-        "select": select,
-        "clip": settings.clip,
-        "freeze_step": settings.first_frozen_epoch * steps_per_epoch,
-    }
+    steps = settings.first_frozen_epoch * steps_per_epoch
+    quantizer, options = task.quantization(model)
+    common = {"freeze_step": steps, **options}
     inner = task.inner_optimizer("quantized")
     # A freeze at the beginning leaves no way to go.
-    strength = "auto" if common["freeze_step"] > 1 else 1.0
+    strength = "auto" if steps > 1 else 1.0
     if settings.method == "proxquant":
         if settings.strength is not None:
             strength = schedules.Linear(settings.strength, every=steps_per_epoch)

@@ -24,6 +24,8 @@ _DEFAULTS = {
     "epochs": (50, 15),
     "batch_size": (32, 20),
     "export_profile": ("fast", "small"),
+    # Of text: stall in full precision, cosine where weights are quantized.
+    "decay": ("cosine", None),
 }
 
 
@@ -49,7 +51,7 @@ class Settings:
     optimizer: str | None = None
     learning_rate: float | None = None
     full_precision_learning_rate: float | None = None
-    decay: str = "cosine"
+    decay: str | None = None
     per_channel: bool = True
     strength: float | None = None
     full_precision_epochs: int | None = None
@@ -150,6 +152,10 @@ class Settings:
     @property
     def decay_epochs(self):
         """None for half a cosine, else the epochs from which the learning rate is a tenth."""
+        if self.is_language_model:
+            if self.decay is not None:
+                _check_choice("decay", self.decay, ("cosine", "stall"))
+            return None
         if self.decay in ("cosine", "constant"):
             return None if self.decay == "cosine" else ()
         epochs = self.decay.split(",")
@@ -169,7 +175,8 @@ class Settings:
     @property
     def effective_regularizer(self):
         """`regularizer`, by default what does best in short runs: see docs/results.md."""
-        return self.regularizer or ("concave" if self.quantizer == "binary" else "l2")
+        is_binary = self.quantizer == "binary" and not self.is_language_model
+        return self.regularizer or ("concave" if is_binary else "l2")
 
     def make_quantizer(self):
         """Returns the quantizer that the settings name; its levels are fitted per output channel.

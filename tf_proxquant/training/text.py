@@ -4,10 +4,13 @@ import keras
 import numpy as np
 
 from tf_proxquant import callbacks, datasets, metrics, models, quantizers
+from tf_proxquant.training.images import half_cosine
 
 # Of the rule of Xu et al.; see `DecayOnStall`.
 _DECAY = 1.2
 _MAX_NORM = 0.25
+# Steps between two fits of the levels, which would else take as long as the rest of a step.
+_LEVELS_EVERY = 5
 
 
 class TextTask:
@@ -82,10 +85,14 @@ class TextTask:
         return kind(self.settings.learning_rate, global_clipnorm=_MAX_NORM)
 
     def rate_callback(self, phase, epochs, rows):
-        """Callback: `DecayOnStall`, which for ProxQuant waits for the freeze."""
-        waits = phase == "quantized" and self.settings.method == "proxquant"
-        start = self.settings.first_frozen_epoch if waits else 0
-        return DecayOnStall(self.settings.learning_rate, start, rows)
+        """Callback: the rule of Xu et al., or half a cosine over the phase.
+
+        The cosine is the default where weights are quantized: see decision 0040.
+        """
+        decay = self.settings.decay or ("cosine" if phase == "quantized" else "stall")
+        if decay == "cosine":
+            return half_cosine(self.settings.learning_rate, epochs)
+        return DecayOnStall(self.settings.learning_rate, rows)
 
     def fit_callbacks(self):
         """Callbacks that every `fit` needs, first of all."""
@@ -95,15 +102,16 @@ class TextTask:
         """Callbacks that every `evaluate` needs."""
         return [callbacks.ResetStates()]
 
-    def selection(self, model):
-        """(select, quantizer) of the optimizer: levels of their own for each row of each matrix.
+    def quantization(self, model):
+        """(quantizer, other arguments) of the optimizer: levels of their own for each row.
 
         A row is what belongs to one output: of the embedding table a word's vector, of the other
         kernels, which Keras stores (inputs, outputs), a column: one gate of one unit, one
         word's score. A tied table is one variable, and its rows serve both ends.
         """
         by_word, by_output = (_make_quantizer(self.settings, axis) for axis in (0, -1))
-        return {r"embeddings$": by_word, r"kernel$": by_output}, by_output
+        select = {r"embeddings$": by_word, r"kernel$": by_output}
+        return by_output, {"select": select, "update_levels_every": _LEVELS_EVERY}
 
     def score(self, model):
         """Returns the perplexity per word of the test text."""
@@ -152,18 +160,17 @@ class DecayOnStall(keras.callbacks.Callback):
 
     Args:
       learning_rate: float > 0, the rate at the beginning.
-      start: int >= 0, the first epoch whose perplexity counts.
       rows: list of dicts with "epoch" and "val_perplexity" of the epochs before a resumed run.
       factor: float > 1.
     """
 
-    def __init__(self, learning_rate, start=0, rows=(), factor=_DECAY):
+    def __init__(self, learning_rate, rows=(), factor=_DECAY):
         super().__init__()
-        self.learning_rate, self.start, self.factor = learning_rate, start, factor
+        self.learning_rate, self.factor = learning_rate, factor
         self.perplexities = {row["epoch"]: row["val_perplexity"] for row in rows}
 
     def on_epoch_begin(self, epoch, logs=None):
-        known = [self.perplexities[e] for e in range(self.start, epoch)]
+        known = [self.perplexities[e] for e in range(epoch)]
         stalls = sum(value > min(known[:i]) for i, value in enumerate(known) if i)
         self.model.optimizer.learning_rate = self.learning_rate / self.factor**stalls
 
@@ -226,7 +233,7 @@ def _make_quantizer(settings, axis):
     if settings.quantizer == "ternary":
         return quantizers.Ternary(symmetric=True, axis=axis)
     if settings.quantizer == "multibit":
-        return quantizers.MultiBit(settings.bits, axis=axis)
+        return quantizers.MultiBit(settings.bits, axis=axis, integer_ratios=settings.bits > 1)
     return quantizers.Uniform(settings.bits, axis=axis)
 
 

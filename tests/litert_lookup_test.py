@@ -1,0 +1,87 @@
+"""Tables that are looked up row by row: exact, small, stored once."""
+
+import os
+import pathlib
+import tempfile
+import unittest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+import tf_proxquant as pq
+from tf_proxquant import litert
+from tf_proxquant.litert import convert, exporting, flatbuffer, lookup, profiles, runtime, verify
+
+ROWS, COLUMNS = 400, 48
+
+
+def table(levels, seed=0):
+    """Rows drawn from `levels`, each times a factor of its own."""
+    random = np.random.default_rng(seed)
+    drawn = random.choice(np.float32(levels), (ROWS, COLUMNS))
+    return drawn * random.uniform(0.5, 2, (ROWS, 1)).astype("float32")
+
+
+def embedding(values):
+    words = keras.Input((5,), dtype="int32")
+    model = keras.Model(words, keras.layers.Embedding(ROWS, COLUMNS)(words))
+    model.layers[-1].embeddings.assign(values)
+    return model
+
+
+class LookupTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = pathlib.Path(folder.name) / "model.tflite"
+
+    def test_every_row_comes_out_bit_for_bit_on_both_kernels(self):
+        uneven = [-1.31, -0.52, 0.52, 1.31]
+        cases = {
+            "int2 direct": [-1, 1],
+            "int4 direct": [-5, -3, 2, 7],
+            "int2 direct table": uneven,
+            "int4 direct table": [*uneven, -0.2, 0.2, 0.9, -0.9],
+        }
+        places = np.arange(ROWS).reshape(-1, 5)
+        for form, levels in cases.items():
+            values = table(levels)
+            for profile in ("small", "dynamic"):
+                with self.subTest(f"{form} {profile}"):
+                    (row,) = litert.export(embedding(values), self.path, profile).rows
+                    self.assertEqual(row.form, form)
+                    for kernels in runtime.KERNELS:
+                        found = litert.predict(self.path, places, kernels=kernels)
+                        np.testing.assert_array_equal(found, values[places])
+
+    def test_a_list_of_levels_is_smaller_than_a_wider_grid(self):
+        codes = table([-127, -45, 45, 127])
+        self.assertEqual((lookup.encode(codes).bits, lookup.encode(codes, 4).bits), (2, 8))
+        self.assertIsNone(lookup.encode(np.random.default_rng(0).normal(size=(ROWS, COLUMNS))))
+
+    def test_a_table_that_a_dense_layer_shares_is_stored_once(self):
+        model = pq.models.lstm_language_model(ROWS, COLUMNS, COLUMNS, tied=True)
+        for variable in model.trainable_variables:
+            axis = 0 if "embeddings" in variable.path else -1
+            if variable.path.endswith(("embeddings", "kernel")):
+                variable.assign(pq.MultiBit(1, axis=axis)(variable))
+        for profile, bits in (("small", 2), ("dynamic", 4)):
+            litert.export(pq.models.with_states(model), self.path, profile)
+            content = flatbuffer.Model(self.path.read_bytes())
+            sizes = [0 if b.data is None else len(b.data) for b in content.model.buffers]
+            self.assertEqual(sizes.count(ROWS * COLUMNS * bits // 8), 1, profile)
+
+    def test_a_wrong_row_is_found(self):
+        values = table([-1, 1])
+        content, _ = convert.convert(embedding(values))
+        file, _, exact = exporting.encode(
+            content, profiles.get("small"), True, prepare=lookup.prepare
+        )
+        verify.check_weights(file, exact)
+        ((key, weights),) = exact.items()
+        weights = weights.copy()
+        weights[-1, 0] += 1
+        with self.assertRaisesRegex(verify.VerificationError, "does not look up"):
+            verify.check_weights(file, {key: weights})

@@ -1,6 +1,6 @@
 """The paper's theory as five experiments: a table and a picture, in under a minute.
 
-    python examples/theory.py [--picture=theory.png]
+    python -m examples.theory [--picture=theory.png]
 
 1. A pair of functions that have equal derivatives at -1 and +1. BinaryConnect, which sees
    only those, takes the same path on both and is wrong on one; ProxQuant solves both.

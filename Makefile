@@ -31,7 +31,7 @@ doctest: .venv/installed
 	$(BIN)/python -m pytest -n 0 --doctest-modules tf_proxquant --doctest-glob=README.md README.md \
 	  --ignore=tf_proxquant/litert/__main__.py
 
-BENCHMARKS = accuracy archive automatic binary_level export language optimizer_step quantizers
+BENCHMARKS = accuracy activations archive automatic binary_level export language optimizer_step quantizers
 
 toy-benchmarks: .venv/installed
 	set -e; for name in $(BENCHMARKS); do \

@@ -1,13 +1,13 @@
 """Perplexity and file size of quantized LSTM language models: methods, bits and seeds.
 
-    python -m benchmarks.language --data=data/brown --out=runs/brown             # the full size
-    python -m benchmarks.language --data=data/small --out=runs/small --hidden=128
+    python -m benchmarks.language --data=data/brown                     # the full size
+    python -m benchmarks.language --data=data/tenth --hidden=128 --warm=12 --epochs=8
     python -m benchmarks.language --toy
 
 Each run is one of `training.run` in a folder of its own under --out, from the full-precision model
-of its seed; a study that was stopped goes on with the runs that have no report. The table is that
-of all finished runs, so that it can be printed at any time (--table). The test text is scored once,
-at the end of a run.
+of its seed, which for comparison is also trained on without quantization. A study that was stopped
+goes on with the runs that have no report. The table is that of all finished runs, so that it can be
+printed at any time (--table). The test text is scored once, at the end of a run.
 """
 
 import json
@@ -21,6 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags
 
+WARM_START = "full precision, warm start"
 METHODS = {
     "ProxQuant": {"method": "proxquant"},
     "BinaryConnect, alternating": {"method": "binaryconnect"},
@@ -43,8 +44,10 @@ def plan(data, hidden, warm, epochs, seeds, bits):
     common = {"model": "lstm", "dataset": data, "hidden": hidden, "quantizer": "multibit"}
     runs = {}
     for seed in range(seeds):
-        runs["full precision", 32, seed] = {
-            **common, "method": "full_precision", "epochs": warm, "seed": seed
+        full = {**common, "method": "full_precision", "seed": seed}
+        runs[WARM_START, 32, seed] = {**full, "epochs": warm}
+        runs["trained on, full precision", 32, seed] = {
+            **full, "epochs": epochs, "decay": "cosine"
         }  # fmt: skip
         for number in bits:
             for name, method in METHODS.items():
@@ -81,7 +84,7 @@ def table(out, keys):
     yield "| | bits | perplexity | of the .tflite | seeds | bytes, one word | of float |"
     yield "|---|---|---|---|---|---|---|"
     for (method, bits), reports in groups.items():
-        kind = "full_precision" if method == "full precision" else "quantized"
+        kind = "full_precision" if bits == 32 else "quantized"
         scores = f"{kind}_perplexity", "streaming_tflite_perplexity"
         found = [_spread([report[score] for report in reports]) for score in scores]
         size = reports[0]["streaming_tflite_bytes"]
@@ -106,8 +109,8 @@ def main(_):
             runs = dict(list(runs.items())[:2])
         for (method, number, seed), settings in {} if _TABLE.value else runs.items():
             key = (method, number, seed)
-            warm = path_of(out, ("full precision", 32, seed)) / "full_precision.keras"
-            start = None if method == "full precision" else str(warm)
+            warm = path_of(out, (WARM_START, 32, seed)) / "full_precision.keras"
+            start = None if method == WARM_START else str(warm)
             print("==", *key, flush=True)
             run(settings, path_of(out, key), start)
         print("\n".join(table(out, runs)))

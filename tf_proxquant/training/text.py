@@ -216,12 +216,13 @@ def _sum_nats(runner, streams, rows):
             part = slice(first, first + steps)
             outputs = runner({"words": np.ascontiguousarray(inputs[:, part]), **states})
             states = {name: outputs[name] for name in states}
-            nats = _cross_entropy(outputs["logits"], targets[:, part])
+            nats = cross_entropy(outputs["logits"], targets[:, part])
             total += np.sum(nats * weights[:, part]), np.sum(weights[:, part])
     return total
 
 
-def _cross_entropy(logits, targets):
+def cross_entropy(logits, targets):
+    """Negative log-likelihood of each target, float64; logits have one more axis, the last."""
     logits = logits - logits.max(axis=-1, keepdims=True)
     normalizer = np.log(np.exp(logits).sum(axis=-1, dtype="float64"))
     return normalizer - np.take_along_axis(logits, targets[..., np.newaxis], axis=-1)[..., 0]

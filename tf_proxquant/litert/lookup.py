@@ -34,7 +34,7 @@ class Table:
 
     Attributes:
       bits: of a code.
-      scales: float32 (rows,), of the codes.
+      scales: float32 (rows,) of the codes; (1,) where levels are listed.
       codes: int8 (rows, columns).
       levels: float32 (rows, 2^bits) that the codes, counted from the smallest, pick from; or None
         where a weight is scale * code.
@@ -114,7 +114,7 @@ def _list_levels(weights, bits):
     codes = levels.index_levels(weights, found).astype(np.int16) - (1 << (bits - 1))
     missing = (1 << bits) - found.values.shape[1]
     listed = np.pad(found.values, ((0, 0), (0, missing)), mode="edge")
-    return Table(bits, np.ones(len(weights), np.float32), codes.astype(np.int8), listed)
+    return Table(bits, np.ones(1, np.float32), codes.astype(np.int8), listed)
 
 
 def _is_lookup(model, graph, weight, operator):

@@ -104,7 +104,19 @@ flags.DEFINE_string(
     "Profile of the .tflite: fast, small, balanced, dynamic or static. Default: fast, small.",
 )
 flags.DEFINE_boolean("resume", False, "Go on with the unfinished run in --workdir.")
-flags.DEFINE_string("distribution", "none", "none, or mirrored: all GPUs of this machine.")
+flags.DEFINE_string(
+    "distribution",
+    "none",
+    "none; mirrored: all GPUs of this machine, TensorFlow; data_parallel: all devices of this "
+    "machine or of many, JAX (KERAS_BACKEND=jax).",
+)
+flags.DEFINE_string(
+    "job_addresses",
+    None,
+    "With data_parallel on many machines: host:port of each process, or of process 0 only.",
+)
+flags.DEFINE_integer("num_processes", 1, "With data_parallel: number of processes.")
+flags.DEFINE_integer("process_id", 0, "Which of them this is; 0 is the one that writes.")
 flags.DEFINE_integer("hidden", 128, "lstm: units of each layer, and size of the embedding.")
 flags.DEFINE_integer("layers", 1, "lstm: number of layers.")
 flags.DEFINE_boolean("tied", False, "lstm: share the table of the embedding and the output.")

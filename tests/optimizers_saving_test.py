@@ -58,6 +58,47 @@ class SavingTest(unittest.TestCase):
                 for path, value in weights(whole).items():
                     np.testing.assert_array_equal(value, weights(model)[path], path)
 
+    def test_backup_and_restore_goes_on_to_the_same_bits_after_an_interruption(self):
+        class Interrupt(keras.callbacks.Callback):
+            def on_train_batch_end(self, batch, logs=None):
+                if int(self.model.optimizer.iterations) == 10:  # in the third of five epochs
+                    raise KeyboardInterrupt
+
+        def fit(model, folder, *more):
+            backup = keras.callbacks.BackupAndRestore(os.path.join(folder, "backup"))
+            model.fit(
+                X, Y, batch_size=16, epochs=5, shuffle=False, verbose=0, callbacks=[backup, *more]
+            )
+
+        for name in ("binary", "kept_levels", "lazy", "relaxed"):
+            optimizer = OPTIMIZERS[name]
+            with self.subTest(name), tempfile.TemporaryDirectory() as folder:
+                whole = train(optimizer(), epochs=5)
+                model = train(optimizer(), epochs=0)
+                with self.assertRaises(KeyboardInterrupt):
+                    fit(model, folder, Interrupt())
+                model = train(optimizer(), epochs=0, seed=1)
+                fit(model, folder)
+                self.assert_equal_states(whole, model)
+
+    def test_model_checkpoint_keeps_the_whole_state_and_replaces_whole_files(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "checkpoint.keras")
+            model = train(OPTIMIZERS["binary"](), epochs=0)
+            checkpoint = keras.callbacks.ModelCheckpoint(path)
+            model.fit(
+                X, Y, batch_size=16, epochs=2, shuffle=False, verbose=0, callbacks=[checkpoint]
+            )
+            self.assert_equal_states(model, keras.saving.load_model(path))
+            self.assertEqual(os.listdir(folder), ["checkpoint.keras"])
+
+    def assert_equal_states(self, model, other):
+        states = [[*m.variables, *m.optimizer.variables] for m in (model, other)]
+        for one, two in zip(*states, strict=True):
+            np.testing.assert_array_equal(
+                keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(two), one.path
+            )
+
     def test_config_survives_a_round_trip(self):
         for name, optimizer in OPTIMIZERS.items():
             with self.subTest(name):

@@ -24,13 +24,17 @@ class Batches(keras.utils.PyDataset):
       shuffle: True draws a new order each epoch.
       seed: int >= 0.
       epoch: int >= 0, the first epoch that will be read.
+      shard: (index, count): of each batch only part `index` of `count` equal parts is given, in
+        the same augmentation. `count` divides `multiple_of`.
+      multiple_of: int >= 1, divides `batch_size`; the last batch of an epoch is cut to a multiple,
+        so that it can be shared out evenly. Of a shuffled epoch these are other images each time.
 
     Reference: the augmentation of He et al., CVPR 2016, section 4.2.
     """
 
     def __init__(
         self, images, labels, batch_size, *, mean, std, pad=0, flip=False, shuffle=False, seed=0,
-        epoch=0,
+        epoch=0, shard=(0, 1), multiple_of=1,
     ):  # fmt: skip
         super().__init__()
         if len(images) != len(labels) or not len(images):
@@ -38,7 +42,8 @@ class Batches(keras.utils.PyDataset):
                 "`images` and `labels` must have one length of at least 1. "
                 f"Received: {len(images)} and {len(labels)}."
             )
-        for name, value, least in (("batch_size", batch_size, 1), ("pad", pad, 0)):
+        checked = (("batch_size", batch_size, 1), ("pad", pad, 0), ("multiple_of", multiple_of, 1))
+        for name, value, least in checked:
             if not isinstance(value, (int, np.integer)) or value < least:
                 raise ValueError(
                     f"`{name}` must be an integer of at least {least}. Received: {name}={value!r}."
@@ -48,8 +53,15 @@ class Batches(keras.utils.PyDataset):
                 f"`std` must be greater than 0 for each channel. Received: std={std!r}. "
                 "`channel_statistics` gives 1 for a constant channel."
             )
+        if batch_size % multiple_of or multiple_of % shard[1] or len(images) < multiple_of:
+            raise ValueError(
+                f"Batches of {shard[1]} processes must have a multiple of {multiple_of} images. "
+                f"Received: batch_size={batch_size}, {len(images)} images."
+            )
         self.images, self.labels = images, labels
         self.batch_size = batch_size
+        self.shard = shard
+        self.num_used = len(images) - len(images) % multiple_of
         self.mean = np.asarray(mean, "float32")
         self.std = np.asarray(std, "float32")
         self.pad, self.flip, self.shuffle = pad, flip, shuffle
@@ -62,18 +74,22 @@ class Batches(keras.utils.PyDataset):
         self.epoch = self._next_epoch = epoch
 
     def __len__(self):
-        return -(-len(self.images) // self.batch_size)
+        return -(-self.num_used // self.batch_size)
 
     def __getitem__(self, index):
         """Returns batch `index`: float32 images and int32 labels."""
-        chosen = self._permutation()[index * self.batch_size : (index + 1) * self.batch_size]
+        end = min((index + 1) * self.batch_size, self.num_used)
+        chosen = self._permutation()[index * self.batch_size : end]
         images = self.normalize(self.images[chosen])
         random = np.random.default_rng((self.seed, self.epoch, index))
         if self.pad:
             images = random_crop(images, self.pad, random)
         if self.flip:
             images = random_flip(images, random)
-        return images, self.labels[chosen]
+        part, count = self.shard
+        size = len(chosen) // count
+        own = slice(part * size, (part + 1) * size)
+        return images[own], self.labels[chosen[own]]
 
     def normalize(self, images):
         """Returns images as the model gets them without augmentation, float32."""

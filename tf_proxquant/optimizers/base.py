@@ -54,6 +54,7 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         )
         self._quantizers = {}
         self._kept_levels = {}
+        self._is_placed = False
 
     def build(self, variables):
         """Selects the variables to quantize and builds the inner optimizer.
@@ -72,12 +73,25 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
             super().build(variables)
             if self.update_levels_every > 1:
                 self._kept_levels = self._make_kept_levels()
-            self._place_weights()
+            self._make_state()
+        self._place_when_known()
+
+    def _place_when_known(self):
+        """Places the weights once, as soon as they have values.
+
+        A model that `fit` builds on TensorFlow has none yet in the trace that creates them.
+        """
+        if self._is_placed:
+            return
+        with _outside_graph():
+            if all(_has_value(v) for v, _ in self.quantized_variables):
+                self._place_weights()
+                self._is_placed = True
 
     def _make_kept_levels(self):
         kept = {}
         for variable, quantizer in self.quantized_variables:
-            levels = quantizer.levels(variable)
+            levels = quantizer.levels(ops.ones(variable.shape, variable.dtype))
             kept[self._var_key(variable)] = self.add_variable(
                 shape=levels.shape, dtype=variable.dtype, name="levels"
             )
@@ -116,6 +130,9 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         if kept is not None:
             self.assign(kept, levels)
         return weights
+
+    def _make_state(self):
+        """Creates the variables that a subclass keeps."""
 
     def _place_weights(self):
         """Moves the selected weights to where training starts: onto the grid if frozen."""
@@ -189,6 +206,7 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
                     "`optimizer.build(model.trainable_variables)` first, or pass the variables."
                 )
             self.build(list(trainable_variables))
+        self._place_when_known()
         variables = (
             self._trainable_variables if trainable_variables is None else trainable_variables
         )
@@ -320,60 +338,10 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         return cls(**config)
 
 
-def is_quantizing(model):
-    """Whether the model is compiled with ProxQuant or ProxConnect."""
-    return _unwrapped(model) is not None
-
-
-def _unwrapped(model):
-    optimizer = getattr(model, "optimizer", None)
-    while optimizer is not None and not isinstance(optimizer, QuantizingOptimizer):
-        optimizer = getattr(optimizer, "inner_optimizer", None)
-    return optimizer
-
-
-def find_optimizer(model):
-    """Returns the model's ProxQuant or ProxConnect, unwrapped of loss scaling.
-
-    Raises: ValueError: if the model is not compiled with one of them.
-    """
-    optimizer = _unwrapped(model)
-    if optimizer is None:
-        raise ValueError(
-            "The model must be compiled with pq.ProxQuant or pq.ProxConnect. Received a model "
-            f"with optimizer {getattr(model, 'optimizer', None)!r}."
-        )
-    return optimizer
-
-
-def built_optimizer(model):
-    """Returns `find_optimizer(model)`, built on the model's trainable variables.
-
-    Raises: ValueError: if the model is not compiled with one, or not built itself.
-    """
-    optimizer = find_optimizer(model)
-    if not optimizer.built:
-        if not model.built:
-            raise ValueError(
-                f"The model must be built, to know its weights. Received: {model!r}. Call it on "
-                "data or `model.build(input_shape)` first."
-            )
-        optimizer.build(model.trainable_variables)
-    return optimizer
-
-
-def snap(model):
-    """Rounds the model's selected weights to their grid now, in place.
-
-    Once, with no promise for later steps: to hold them there, give the optimizer a
-    `freeze_step`. Weights that are frozen already stay bit-identical.
-
-    Args:
-      model: a model compiled with `ProxQuant` or `ProxConnect`.
-
-    Raises: ValueError: if it is not, or not built.
-    """
-    built_optimizer(model).snap()
+def _has_value(variable):
+    """False for a variable of TensorFlow that is created but not initialized."""
+    is_initialized = getattr(variable.value, "is_initialized", None)
+    return is_initialized is None or bool(is_initialized())
 
 
 def _outside_graph():

@@ -103,20 +103,22 @@ class ProxConnect(QuantizingOptimizer):
         self.prox = prox
         self._latents = {}
 
+    def _make_state(self):
+        for variable, _ in self.quantized_variables:
+            latent = self.add_variable_from_reference(variable, name="latent")
+            self._latents[self._var_key(variable)] = latent
+
     def _place_weights(self):
         """Stores the latent weights and moves the variables to their prox."""
-        latents = {}
         control = self._control(ops.copy(self.iterations))
         frozen = self.frozen
         for variable, quantizer, levels in self.fit_levels():
-            latent = self.add_variable_from_reference(variable, name="latent")
+            latent = self.latent_of(variable)
             latent.assign(variable)
-            latents[self._var_key(variable)] = latent
             if frozen:
                 variable.assign(quantizer.nearest(latent, levels))
             else:
                 variable.assign(self._prox(latent, quantizer, levels, control))
-        self._latents = latents
 
     def tau(self, step):
         """See `QuantizingOptimizer`; only "l1" takes tau."""

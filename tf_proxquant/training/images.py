@@ -7,6 +7,7 @@ import numpy as np
 
 from tf_proxquant import datasets, selection
 from tf_proxquant.models import resnet
+from tf_proxquant.training import distribution
 
 # Data whose labels a flip from left to right would change.
 _NOT_FLIPPED = ("digits", "mnist")
@@ -21,6 +22,7 @@ class ImageTask:
     Args:
       settings: `Settings`.
       data: `datasets.Images`; None loads those that the settings name.
+      processes: `distribution.Processes` that share each batch.
 
     Attributes:
       metric: name of the score, in logs and reports.
@@ -32,8 +34,9 @@ class ImageTask:
 
     metric = "accuracy"
 
-    def __init__(self, settings, data=None):
+    def __init__(self, settings, data=None, processes=None):
         self.settings = settings
+        self.processes = processes or distribution.Processes()
         if data is None:
             data = datasets.load(settings.dataset, settings.data_dir, settings.download)
         self.data = data
@@ -41,15 +44,21 @@ class ImageTask:
         self.train, self.validation = self._make_batches()
 
     def _make_batches(self):
-        data, seed = self.data, self.settings.seed
+        data, seed, devices = self.data, self.settings.seed, self.processes.devices
         mean, std = datasets.channel_statistics(data.x_train)
         # The paper's 4 pixels for 32, in proportion.
         pad, flip = data.x_train.shape[1] // 8, data.name not in _NOT_FLIPPED
         train = datasets.Batches(
             data.x_train, data.y_train, self.settings.batch_size,
             mean=mean, std=std, pad=pad, flip=flip, shuffle=True, seed=seed,
+            shard=self.processes.shard, multiple_of=self.processes.count * devices,
         )  # fmt: skip
-        return train, datasets.Batches(data.x_test, data.y_test, 500, mean=mean, std=std)
+        # Each process reads the whole test set: the mean over equal parts is that of one.
+        test = datasets.Batches(
+            data.x_test, data.y_test, max(devices, 500 - 500 % devices),
+            mean=mean, std=std, multiple_of=devices,
+        )  # fmt: skip
+        return train, test
 
     def make_model(self):
         """Returns the model, not compiled."""

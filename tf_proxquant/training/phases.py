@@ -1,7 +1,5 @@
 """The two phases of a run: full-precision warm start, then training towards the grid."""
 
-import contextlib
-
 import keras
 import numpy as np
 from keras import ops
@@ -50,7 +48,9 @@ def quantized(settings, task, workdir, warm):
     ]
     model = _fit(workdir, "quantized", settings.epochs, make_model, task, watchers, _histogram)
     monitor.set_model(model)
-    return model, {f"quantized_{task.metric}": task.score(model), **monitor.measure()}
+    measured = monitor.measure()
+    kept = {name: measured[name] for name in ("quantization_error", "sign_change", "on_grid")}
+    return model, {f"quantized_{task.metric}": task.score(model), **kept}
 
 
 class _Monitor(callbacks.QuantizationMonitor):
@@ -127,17 +127,3 @@ def _load_initial(task, path):
     except Exception as error:
         raise ValueError(f"`init_from` is not a readable Keras model: {path}. {error}") from error
     return task.adopt(model)
-
-
-def strategy_scope(distribution):
-    """Returns the context to build and train in; "mirrored" spans the GPUs of this machine."""
-    if distribution == "none":
-        return contextlib.nullcontext()
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "--distribution=mirrored needs the TensorFlow backend. Received: "
-            f"KERAS_BACKEND={keras.backend.backend()}."
-        )
-    from keras.src.utils.module_utils import tensorflow
-
-    return tensorflow.distribute.MirroredStrategy().scope()

@@ -5,7 +5,7 @@ import time
 import keras
 
 from tf_proxquant import plot
-from tf_proxquant.training import deployment, images, phases, text
+from tf_proxquant.training import deployment, distribution, images, phases, text
 from tf_proxquant.training.workdir import Workdir
 
 
@@ -15,14 +15,18 @@ def run(settings):
     Args:
       settings: a `Settings`.
 
-    Returns: dict, the report: what `report.json` holds.
+    Returns: dict, the report: what `report.json` holds. Of several processes only the first
+      one, the chief, exports and writes.
     Raises: ValueError: for data, checkpoints and folders that do not fit, before training.
     """
     started = time.perf_counter()
     deployment.check(settings)
-    scope = phases.strategy_scope(settings.distribution)
-    task = (text.TextTask if settings.is_language_model else images.ImageTask)(settings)
-    workdir = Workdir.open(settings)
+    scope, processes = distribution.join(settings)
+    if settings.is_language_model:
+        task = text.TextTask(settings)
+    else:
+        task = images.ImageTask(settings, processes=processes)
+    workdir = Workdir.open(settings, is_chief=processes.is_chief)
     keras.utils.set_random_seed(settings.seed)
     report = {
         "dataset": task.name,
@@ -41,8 +45,9 @@ def run(settings):
     deployed = task.deployed(model)
     for name, saved in deployed.items():
         workdir.save_model(saved, f"{name}.keras")
-    report.update(deployment.export_and_score(settings, task, workdir, deployed))
-    plot.history(workdir.path)
+    if processes.is_chief:
+        report.update(deployment.export_and_score(settings, task, workdir, deployed))
+        plot.history(workdir.path)
     report["wall_seconds"] = round(time.perf_counter() - started, 1)
     workdir.write_json("report.json", report)
     return report

@@ -12,7 +12,7 @@ REGULARIZERS = ("l1", "l2", "concave")
 QUANTIZERS = ("binary", "ternary", "multibit", "uniform")
 OPTIMIZERS = ("adam", "sgd")
 PROFILES = ("fast", "small", "balanced", "dynamic", "static")
-DISTRIBUTIONS = ("none", "mirrored")
+DISTRIBUTIONS = ("none", "mirrored", "data_parallel")
 LANGUAGE_MODEL = "lstm"
 
 # What stands for None, for images and for text.
@@ -63,6 +63,9 @@ class Settings:
     export_profile: str | None = None
     resume: bool = False
     distribution: str = "none"
+    job_addresses: str | None = None
+    num_processes: int = 1
+    process_id: int = 0
     hidden: int = 128
     layers: int = 1
     tied: bool = False
@@ -105,6 +108,7 @@ class Settings:
                 f"`dropout` must be at least 0 and below 1. Received: dropout={self.dropout}."
             )
         self._check_model()
+        self._check_processes()
         if self.init_from is not None and not pathlib.Path(self.init_from).is_file():
             raise ValueError(
                 f"`init_from` must be an existing .keras file. Received: {self.init_from!r}."
@@ -121,6 +125,39 @@ class Settings:
             raise ValueError(
                 "The profiles of a language model are fast, small and dynamic. "
                 f"Received: export_profile={self.export_profile!r}."
+            )
+
+    def _check_processes(self):
+        check_integer("num_processes", self.num_processes, 1)
+        if check_integer("process_id", self.process_id, 0) >= self.num_processes:
+            raise ValueError(
+                f"`process_id` must be below num_processes={self.num_processes}. "
+                f"Received: process_id={self.process_id}."
+            )
+        if self.distribution == "data_parallel" and self.is_language_model:
+            raise ValueError(
+                "distribution='data_parallel' is for images: the state of a language model goes "
+                f"with the streams of one batch. Received: model={self.model!r}."
+            )
+        if self.num_processes == 1:
+            return
+        if self.distribution != "data_parallel" or not self.job_addresses or not self.workdir:
+            raise ValueError(
+                "Several processes need distribution='data_parallel', job_addresses="
+                "'host:port,...' and one workdir for all. Received: distribution="
+                f"{self.distribution!r}, job_addresses={self.job_addresses!r}, "
+                f"workdir={self.workdir!r}."
+            )
+        addresses = self.job_addresses.split(",")
+        if len(addresses) not in (1, self.num_processes) or not all(":" in a for a in addresses):
+            raise ValueError(
+                f"`job_addresses` must be host:port of each of the {self.num_processes} processes, "
+                f"or of process 0 only. Received: job_addresses={self.job_addresses!r}."
+            )
+        if self.batch_size % self.num_processes:
+            raise ValueError(
+                f"`batch_size` must be a multiple of num_processes={self.num_processes}. "
+                f"Received: batch_size={self.batch_size}."
             )
 
     @property

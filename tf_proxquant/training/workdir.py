@@ -7,6 +7,7 @@ import json
 import pathlib
 import platform
 import re
+import tempfile
 import time
 
 import keras
@@ -14,7 +15,9 @@ import keras
 from tf_proxquant import files
 
 # Of the settings, those that may differ when a run is resumed.
-_FREE = ("workdir", "resume", "data_dir", "download", "init_from")
+_FREE = (
+    "workdir", "resume", "data_dir", "download", "init_from", "job_addresses", "process_id",
+)  # fmt: skip
 _CHECKPOINT_SECONDS = 30
 
 
@@ -30,25 +33,33 @@ class Workdir:
 
     Args:
       path: the folder.
+      is_chief: whether this process writes; otherwise it only reads, and prints nothing.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, is_chief=True):
         self.path = pathlib.Path(path)
+        self.is_chief = is_chief
 
     @classmethod
-    def open(cls, settings):
+    def open(cls, settings, is_chief=True):
         """Makes the folder, or with `resume` enters it, after checking that this is right.
+
+        Not the chief's business: the others take the folder as it is.
 
         Raises: ValueError: if the folder holds a run and `resume` is off; if it holds none, or
           one with other settings, and `resume` is on; if it cannot be written.
         """
-        workdir = cls(settings.new_workdir())
-        recorded = workdir / "settings.json"
-        if settings.resume:
-            _check_same(recorded, settings)
-            files.remove_debris(workdir.path)
+        workdir = cls(settings.new_workdir(), is_chief)
+        if not is_chief:
             return workdir
-        if workdir.path.exists() and (not workdir.path.is_dir() or any(workdir.path.iterdir())):
+        recorded = workdir / "settings.json"
+        if settings.resume and workdir.path.is_dir():
+            files.remove_debris(workdir.path)
+        # An empty folder is that of a run killed before it could write its settings.
+        if settings.resume and not workdir.is_empty():
+            _check_same(recorded, settings)
+            return workdir
+        if workdir.path.exists() and not workdir.is_empty():
             raise ValueError(
                 f"The workdir '{workdir.path}' is not empty. Pass --resume to go on with the run "
                 "in it, or another --workdir."
@@ -62,18 +73,27 @@ class Workdir:
             raise ValueError(f"The workdir cannot be written: {error}.") from error
         return workdir
 
+    def is_empty(self):
+        """Whether the folder is there and holds nothing."""
+        return self.path.is_dir() and not any(self.path.iterdir())
+
     def __truediv__(self, name):
         return self.path / name
 
     def write_json(self, name, content):
         """Writes a JSON file."""
-        with files.replacing(self.path / name) as path:
-            path.write_text(json.dumps(content, indent=2) + "\n")
+        self._write(name, lambda path: path.write_text(json.dumps(content, indent=2) + "\n"))
 
     def save_model(self, model, name):
-        """Saves a model with its optimizer's state."""
-        with files.replacing(self.path / name) as path:
-            model.save(path)
+        """Saves a model with its optimizer's state.
+
+        Every process does, the others to nowhere: on many machines saving is a joint computation.
+        """
+        if self.is_chief:
+            self._write(name, model.save)
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                model.save(pathlib.Path(folder, name))
 
     def read_lines(self, name):
         """Returns the objects of a JSON-lines file; empty if there is none."""
@@ -88,8 +108,13 @@ class Workdir:
 
     def write_lines(self, name, rows):
         """Writes a JSON-lines file."""
-        with files.replacing(self.path / name) as path:
-            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        self._write(name, lambda path: path.write_text(lines))
+
+    def _write(self, name, write):
+        if self.is_chief:
+            with files.replacing(self.path / name) as path:
+                write(path)
 
     def checkpoint(self, phase):
         """Returns (path, epochs done) of the newest checkpoint of a phase, or (None, 0)."""
@@ -117,7 +142,7 @@ class Workdir:
     def drop_checkpoints(self, phase, keep=None):
         """Deletes the checkpoints of a phase but the one at path `keep`."""
         for path in self.path.glob(f"{phase}-*.keras"):
-            if path != keep:
+            if self.is_chief and path != keep:
                 path.unlink()
 
 
@@ -152,7 +177,8 @@ class Recorder(keras.callbacks.Callback):
             self._append("histograms.jsonl", {"phase": self.phase, "epoch": epoch, **counted})
         now = time.monotonic()
         per_epoch = (now - self._began) / (epoch + 1 - self._first)
-        _print_progress(row, self.epochs, per_epoch * (self.epochs - epoch - 1))
+        if self.workdir.is_chief:
+            _print_progress(row, self.epochs, per_epoch * (self.epochs - epoch - 1))
         if now - self._saved > _CHECKPOINT_SECONDS:
             name = f"{self.phase}-{epoch + 1:04d}.keras"
             self.workdir.save_model(self.model, name)

@@ -74,6 +74,23 @@ class TernaryTest(unittest.TestCase):
             rule, optimal = (squared_error(Ternary(optimal=o), weights) for o in (False, True))
             self.assertGreater(rule / optimal, least, name)
 
+    def test_the_rule_by_the_maximum_is_that_of_numpy_in_each_group(self):
+        rows = DISTRIBUTIONS["skewed"](np.random.default_rng(0), (6, 400)).astype("float32")
+        found = np.array(Ternary(0.3, axis=0, relative_to="max").levels(rows))
+        for row, levels in zip(rows, found, strict=True):
+            delta = 0.3 * np.abs(row).max()
+            upper, lower = row[row >= delta], row[row <= -delta]
+            expected = [lower.mean() if lower.size else 0, 0, upper.mean()]
+            np.testing.assert_allclose(levels, expected, rtol=1e-5)
+        self.assertFalse(np.allclose(found, Ternary(0.3, axis=0).levels(rows)))
+
+    def test_weights_between_the_threshold_and_the_midpoint_become_zero(self):
+        weights = np.array([1.0, 5.0, 3.0, 0.2, -4.0], "float32")  # delta 0.25, p = 3
+        quantized = np.array(Ternary(0.05, relative_to="max")(weights))
+        np.testing.assert_array_equal(quantized, [0, 3, 3, 0, -4])
+        weights[0] = 2.0  # p = 10 / 3, its midpoint 5 / 3
+        np.testing.assert_allclose(Ternary(0.05, relative_to="max")(weights)[0], 10 / 3, rtol=1e-6)
+
     def test_hand_pinned_levels(self):
         weights = np.array([-2.0, -0.25, 0.25, 2.0, 3.0], "float32")
         for quantizer, levels in (

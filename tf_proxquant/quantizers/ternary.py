@@ -16,7 +16,8 @@ class Ternary(Quantizer):
 
     With `optimal=False`, the paper's rule: delta = threshold * mean |w|, p the mean of the
     w >= delta, -n the mean of the w <= -delta (0 where there are none). With `symmetric=True`,
-    a is the mean of the |w| >= delta.
+    a is the mean of the |w| >= delta. `relative_to="max"` is the rule of trained ternary
+    quantization instead: delta = threshold * max |w|, usually with threshold=0.05.
 
     With `optimal=True`, the levels of least squared error, exactly. A side that rounds its k
     largest sizes x_1 >= x_2 >= ... to their mean, and the rest to 0, lowers the squared error by
@@ -25,10 +26,12 @@ class Ternary(Quantizer):
     interact; with `symmetric=True` they are one.
 
     Args:
-      threshold: finite number >= 0, a multiple of the mean of |w|. Not used by `optimal=True`.
+      threshold: finite number >= 0, a multiple of the mean of |w|; at most 1 with
+        `relative_to="max"`. Not used by `optimal=True`.
       symmetric: whether both sides share one level.
       optimal: True for the exact least-squares levels, False for the paper's rule.
       axis: axes that keep their own levels; see `Quantizer`.
+      relative_to: "mean" or "max", the size of the |w| of each group that `threshold` multiplies.
       integer_ratios: whether to move n and p to whole multiples k * s, 1 <= k <= 127, of one
         scale, so that the weights fit one int8 tensor exactly; see `integer_multiples`.
 
@@ -38,24 +41,43 @@ class Ternary(Quantizer):
       >>> np.array(Ternary(optimal=True).levels(weights)).tolist()
       [-2.0, 0.0, 2.5]
 
-    Reference: Bai, Wang, Liberty, ICLR 2019, arXiv:1810.00861; the rule is that of Zhu et al.,
-      arXiv:1612.01064. Deviation: calling the quantizer moves a weight to the nearest level,
-      where the authors give 0 to |w| < delta; the levels are the same.
+    Reference: Bai, Wang, Liberty, ICLR 2019, arXiv:1810.00861. The rule by the mean is that of
+      Li et al., arXiv:1605.04711, the one by the maximum that of Zhu et al., arXiv:1612.01064.
+      Deviation: calling the quantizer moves a weight to the nearest level, where the authors give
+      0 to |w| < delta; the levels are the same. With a delta as small as that of the maximum,
+      weights between delta and p / 2 count in p and become 0.
     """
 
     def __init__(
-        self, threshold=0.7, symmetric=False, optimal=False, axis=None, *, integer_ratios=False
+        self,
+        threshold=0.7,
+        symmetric=False,
+        optimal=False,
+        axis=None,
+        *,
+        relative_to="mean",
+        integer_ratios=False,
     ):
         super().__init__(axis)
+        if relative_to not in ("mean", "max"):
+            raise ValueError(
+                f'`relative_to` must be "mean" or "max". Received: relative_to={relative_to!r}'
+            )
         is_number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
         if not is_number or not 0 <= threshold < math.inf:
             raise ValueError(
                 "`threshold` must be a finite number >= 0, a multiple of the mean of |w|. "
                 f"Received: threshold={threshold!r}"
             )
+        if relative_to == "max" and threshold > 1:
+            raise ValueError(
+                '`threshold` must be at most 1 with relative_to="max": no weight exceeds the '
+                f"largest, and all would be 0. Received: threshold={threshold!r}. TTQ uses 0.05."
+            )
         self.threshold = float(threshold)
         self.symmetric = check_flag("symmetric", symmetric)
         self.optimal = check_flag("optimal", optimal)
+        self.relative_to = relative_to
         self.integer_ratios = check_flag("integer_ratios", integer_ratios)
 
     def fit(self, rows):
@@ -76,7 +98,13 @@ class Ternary(Quantizer):
         return ops.concatenate([-sides[:, :1], zero, sides[:, 1:]], axis=1)
 
     def _rule_cutoffs(self, rows):
-        delta = constant(self.threshold, rows) * row_mean(ops.abs(rows))
+        sizes = ops.abs(rows)
+        size = row_mean(sizes)
+        if self.relative_to == "max":
+            # Not every backend's maximum of a NaN is NaN; the mean of one is.
+            largest = ops.max(sizes, axis=1, keepdims=True, initial=0)
+            size = ops.where(ops.isfinite(size), largest, size)
+        delta = constant(self.threshold, rows) * size
         return delta, delta
 
     def _optimal_cutoffs(self, rows):
@@ -100,6 +128,7 @@ class Ternary(Quantizer):
             "symmetric": self.symmetric,
             "optimal": self.optimal,
             **super().get_config(),
+            "relative_to": self.relative_to,
             "integer_ratios": self.integer_ratios,
         }
 

@@ -55,6 +55,11 @@ flags.DEFINE_string(
     "Inner optimizer: adam, or sgd; with momentum 0.9 for images, with the gradient's norm clipped "
     "to 0.25 for text. Default: adam, sgd.",
 )
+flags.DEFINE_boolean(
+    "restart_optimizer",
+    False,
+    "Images, adam: forget its moments at each epoch of the main phase, as the authors' code does.",
+)
 flags.DEFINE_float(
     "learning_rate",
     None,
@@ -125,13 +130,19 @@ flags.DEFINE_integer("steps", 20, "lstm: words that the gradient goes back throu
 flags.DEFINE_integer("vocabulary", 10_000, "lstm: largest number of different words.")
 
 
-def main(_):
+def settings(values):
+    """Returns the `training.Settings` of parsed absl flags; raises ValueError for bad ones."""
     from tf_proxquant import training
 
     names = training.Settings.__dataclass_fields__
+    return training.Settings(**{name: values[name].value for name in names})
+
+
+def main(_):
+    from tf_proxquant import training
+
     try:
-        settings = training.Settings(**{name: flags.FLAGS[name].value for name in names})
-        report = training.run(settings)
+        report = training.run(settings(flags.FLAGS))
     except ValueError as error:
         sys.exit(f"train.py: {error}")
     print(json.dumps(report))

@@ -30,6 +30,9 @@ OPTIMIZERS = {
     "concave": lambda: pq.ProxQuant(
         "adam", pq.Binary(scale="mean", axis=-1), 5.0, regularizer="concave", freeze_step=12
     ),
+    "restarted": lambda: pq.ProxQuant(  # saved in the middle of a period
+        pq.optimizers.RestartedAdam(0.01, every=6, beta_1=0.8), pq.Ternary(), 1.0
+    ),
     "kept_levels": lambda: pq.ProxQuant(
         "adam", pq.MultiBit(2, axis=-1), 2.0, update_levels_every=3, freeze_step=17
     ),

@@ -209,6 +209,8 @@ class SettingsTest(unittest.TestCase):
             "bits=9": {"bits": 9},
             "freeze_epoch=51": {"freeze_epoch": 51},
             "dropout=1": {"dropout": 1.0},
+            "optimizer='sgd'": {"restart_optimizer": True, "optimizer": "sgd"},
+            "model='lstm'": {"restart_optimizer": True, "model": "lstm"},
             "'static'": {"model": "lstm", "export_profile": "static"},
             "'vgg'": {"model": "vgg"},
             "'resnet21'": {"model": "resnet21"},
@@ -249,6 +251,14 @@ class SettingsTest(unittest.TestCase):
                 for phase in ("full_precision", "quantized")
             ]
             np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+    def test_the_main_phase_alone_restarts_its_optimizer_at_each_epoch(self):
+        for method, expected in (("parq", (None, 45)), ("full_precision", (45, 45))):
+            settings = training.Settings(method=method, restart_optimizer=True)
+            task = ImageTask(settings, datasets.load("digits"))
+            optimizers = map(task.inner_optimizer, ("full_precision", "quantized"))
+            found = tuple(getattr(optimizer, "every", None) for optimizer in optimizers)
+            self.assertEqual(found, expected)  # 1437 images, 32 at a time
 
     def test_the_papers_levels_and_box_are_one_flag_away(self):
         published = training.Settings(per_channel=False)

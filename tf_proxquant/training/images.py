@@ -7,6 +7,7 @@ import numpy as np
 
 from tf_proxquant import datasets, selection
 from tf_proxquant.models import resnet
+from tf_proxquant.optimizers import RestartedAdam
 from tf_proxquant.training import distribution
 
 # Data whose labels a flip from left to right would change.
@@ -90,10 +91,15 @@ class ImageTask:
         if self.settings.optimizer == "sgd":
             weight_decay = 1e-4 if phase == "full_precision" else None
             return keras.optimizers.SGD(rate, momentum=0.9, weight_decay=weight_decay)
+        if self.settings.restart_optimizer and not self._is_warm_start(phase):
+            return RestartedAdam(rate, every=len(self.train))
         return keras.optimizers.Adam(rate)
 
+    def _is_warm_start(self, phase):
+        return phase == "full_precision" and self.settings.method != "full_precision"
+
     def _learning_rate(self, phase):
-        if phase == "full_precision" and self.settings.method != "full_precision":
+        if self._is_warm_start(phase):
             return self.settings.full_precision_learning_rate
         return self.settings.learning_rate
 

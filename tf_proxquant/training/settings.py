@@ -49,6 +49,7 @@ class Settings:
     bits: int = 2
     regularizer: str | None = None
     optimizer: str | None = None
+    restart_optimizer: bool = False
     learning_rate: float | None = None
     full_precision_learning_rate: float | None = None
     decay: str | None = None
@@ -109,6 +110,11 @@ class Settings:
             )
         self._check_model()
         self._check_processes()
+        if self.restart_optimizer and (self.is_language_model or self.optimizer != "adam"):
+            raise ValueError(
+                "`restart_optimizer` is for images and optimizer='adam'. Received: "
+                f"model={self.model!r}, optimizer={self.optimizer!r}."
+            )
         if self.init_from is not None and not pathlib.Path(self.init_from).is_file():
             raise ValueError(
                 f"`init_from` must be an existing .keras file. Received: {self.init_from!r}."

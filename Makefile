@@ -21,7 +21,7 @@ test-jax: .venv/installed
 
 # All tests but those of floor 3 and of the export, which needs TensorFlow.
 ON_EVERY_BACKEND = $(filter-out tests/litert% tests/training% tests/bad_files% tests/distribution% \
-  tests/floors%,$(wildcard tests/*_test.py))
+  tests/floors% tests/recipes%,$(wildcard tests/*_test.py))
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -36,7 +36,7 @@ def quantized(settings, task, workdir, warm):
     before = {v.path: ops.convert_to_numpy(v) for v in warm.trainable_variables}
 
     def make_model():
-        task.compile(warm, _quantizing_optimizer(settings, task, warm))
+        task.compile(warm, quantizing_optimizer(settings, task, warm))
         find_optimizer(warm).build(warm.trainable_variables)
         return warm
 
@@ -100,7 +100,8 @@ def _fit(workdir, phase, epochs, make_model, task, watchers, histogram=None):
     return model
 
 
-def _quantizing_optimizer(settings, task, model):
+def quantizing_optimizer(settings, task, model):
+    """Returns the ProxQuant or ProxConnect of the settings' method for a model, not built."""
     steps_per_epoch = len(task.train)
     steps = settings.first_frozen_epoch * steps_per_epoch
     quantizer, options = task.quantization(model)

@@ -93,7 +93,8 @@ def _cast(model, graph, operator, values):
     dtype = flatbuffer.NUMPY_TYPES.get(graph.tensors[operator.outputs[0]].type)
     if dtype is None:
         raise ValueError("unknown output type")
-    return values.astype(dtype)
+    with np.errstate(invalid="ignore"):  # a NaN, which only a damaged file casts
+        return values.astype(dtype)
 
 
 def _gather(model, graph, operator, table, places):

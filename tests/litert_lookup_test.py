@@ -41,7 +41,7 @@ class LookupTest(unittest.TestCase):
         uneven = [-1.31, -0.52, 0.52, 1.31]
         cases = {
             "int2 direct": [-1, 1],
-            "int4 direct": [-5, -3, 2, 7],
+            "int4 direct": [-5, -3, -2, 1, 2, 7],
             "int2 direct table": uneven,
             "int4 direct table": [*uneven, -0.2, 0.2, 0.9, -0.9],
         }

@@ -34,7 +34,7 @@ class Table:
 
     Attributes:
       bits: of a code.
-      scales: float32 (rows,) of the codes; (1,) where levels are listed.
+      scales: float32 (rows,) of the codes; (1,) where one does for all, or levels are listed.
       codes: int8 (rows, columns).
       levels: float32 (rows, 2^bits) that the codes, counted from the smallest, pick from; or None
         where a weight is scale * code.
@@ -48,7 +48,9 @@ class Table:
     @property
     def num_bytes(self):
         listed = 0 if self.levels is None else self.levels.nbytes
-        return -(-self.codes.size * self.bits // 8) + 4 * self.scales.size + listed
+        # With each of several scales goes a zero point of 8 bytes.
+        scales = 12 * self.scales.size if self.scales.size > 1 else 4
+        return -(-self.codes.size * self.bits // 8) + scales + listed
 
 
 def prepare(model, few_weights=0, dense_bits=2):
@@ -95,7 +97,7 @@ def encode(weights, shared_bits=None):
     """
     # Rows of whole bytes.
     widths = [bits for bits in (2, 4, 8) if weights.shape[1] * bits % 8 == 0]
-    grids = [(bits, forms.find_codes(weights, bits, axis=0)) for bits in widths]
+    grids = [(bits, _find_codes(weights, bits)) for bits in widths]
     found = [Table(bits, *grid) for bits, grid in grids if grid is not None]
     lists = [_list_levels(weights, bits) for bits in widths if bits < 8]
     shared = [table for table in found if shared_bits and table.bits >= shared_bits]
@@ -103,6 +105,15 @@ def encode(weights, shared_bits=None):
         return shared[0]
     found += [table for table in lists if table is not None]
     return min(found, key=lambda table: table.num_bytes, default=None)
+
+
+def _find_codes(weights, bits):
+    """See `forms.find_codes`; one scale for all rows where that does."""
+    for axis in (None, 0):
+        grid = forms.find_codes(weights, bits, axis)
+        if grid is not None:
+            return grid
+    return None
 
 
 def _list_levels(weights, bits):

@@ -212,6 +212,7 @@ class SettingsTest(unittest.TestCase):
             "optimizer='sgd'": {"restart_optimizer": True, "optimizer": "sgd"},
             "model='lstm'": {"restart_optimizer": True, "model": "lstm"},
             "'static'": {"model": "lstm", "export_profile": "static"},
+            "'mirrored' is for images": {"model": "lstm", "distribution": "mirrored"},
             "'vgg'": {"model": "vgg"},
             "'resnet21'": {"model": "resnet21"},
             "'magic'": {"method": "magic"},

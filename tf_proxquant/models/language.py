@@ -84,40 +84,36 @@ def with_states(model, steps=1, unroll=True):
       they come in by.
     Raises: ValueError: for a model of another kind.
     """
-    recurrent = [layer for layer in model.layers if isinstance(layer, keras_layers.LSTM)]
-    names = {layer.name for layer in model.layers}
-    if not recurrent or not names >= {"embedding", "lstm1"}:
+    layers = {layer.name: layer for layer in model.layers if layer.weights}
+    if not {"embedding", "lstm1"} <= layers.keys():
         raise ValueError(
             f"`with_states` takes a model of `lstm_language_model`. Received: {model.name!r} with "
-            f"layers {sorted(names)}."
+            f"layers {sorted(layers)}."
         )
     batch_size = None if unroll else 1
     inputs = {"words": keras.Input((steps,), batch_size, dtype="int32", name="words")}
-    outputs, copies = {}, [(model.get_layer("embedding"), _copy(model.get_layer("embedding")))]
-    x = copies[0][1](inputs["words"])
+    copies = {name: _copy_with_states(layer, unroll) for name, layer in layers.items()}
+    x, outputs = copies["embedding"](inputs["words"]), {}
+    recurrent = [layer for layer in copies.values() if isinstance(layer, keras_layers.LSTM)]
     for number, layer in enumerate(recurrent, start=1):
-        states = [f"hidden{number}", f"cell{number}"]
-        for state in states:
-            inputs[state] = keras.Input((layer.units,), batch_size, name=state)
-        copy = _copy(layer, return_state=True, stateful=False, unroll=unroll)
-        x, *new = copy(x, initial_state=[inputs[state] for state in states])
-        outputs.update(zip(states, new, strict=True))
-        copies.append((layer, copy))
-    if "head" in names:
-        copies.append((model.get_layer("head"), _copy(model.get_layer("head"))))
-        logits = copies[-1][1](x)
-    else:
-        logits = copies[0][1](x, reverse=True)
-    for layer, copy in copies:
-        for variable, value in zip(
-            copy.trainable_variables, layer.trainable_variables, strict=True
-        ):
+        names = [f"hidden{number}", f"cell{number}"]
+        states = [keras.Input((layer.units,), batch_size, name=name) for name in names]
+        inputs.update(zip(names, states, strict=True))
+        x, *states = layer(x, initial_state=states)
+        outputs.update(zip(names, states, strict=True))
+    logits = copies["head"](x) if "head" in copies else copies["embedding"](x, reverse=True)
+    for name, layer in layers.items():
+        pairs = copies[name].trainable_variables, layer.trainable_variables
+        for variable, value in zip(*pairs, strict=True):
             variable.assign(value)
     return keras.Model(inputs, {"logits": logits, **outputs}, name=f"{model.name}_with_states")
 
 
-def _copy(layer, **changes):
-    return type(layer).from_config({**layer.get_config(), **changes})
+def _copy_with_states(layer, unroll):
+    config = layer.get_config()
+    if isinstance(layer, keras_layers.LSTM):
+        config.update(return_state=True, stateful=False, unroll=unroll)
+    return type(layer).from_config(config)
 
 
 def _table(vocabulary, embedding, tied):

@@ -140,10 +140,10 @@ class Settings:
                 f"`process_id` must be below num_processes={self.num_processes}. "
                 f"Received: process_id={self.process_id}."
             )
-        if self.distribution == "data_parallel" and self.is_language_model:
+        if self.distribution != "none" and self.is_language_model:
             raise ValueError(
-                "distribution='data_parallel' is for images: the state of a language model goes "
-                f"with the streams of one batch. Received: model={self.model!r}."
+                f"distribution={self.distribution!r} is for images: the state of a language model "
+                f"goes with the streams of one batch. Received: model={self.model!r}."
             )
         if self.num_processes == 1:
             return

@@ -203,8 +203,8 @@ def readme():
     text = (FOLDER / "README.md").read_text()
     for name, table in tables().items():
         begin, end = f"<!-- {name}: by generate.py -->", "<!-- end -->"
-        pattern = f"({re.escape(begin)}\n).*?(\n{re.escape(end)})"
-        text = re.sub(pattern, lambda m, t=table: m[1] + t + m[2], text, flags=re.DOTALL)
+        pattern = f"({re.escape(begin)}\n).*?({end})"
+        text = re.sub(pattern, lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text, flags=re.DOTALL)
     return text
 
 

@@ -73,6 +73,8 @@ class RecipesTest(unittest.TestCase):
         self.assertEqual(set(names()), set(written) - {"README.md"})
         for name, content in written.items():
             self.assertEqual((generate.FOLDER / name).read_text(), content, name)
+        for table in generate.tables().values():
+            self.assertIn(f"-->\n{table}\n<!-- end", written["README.md"])
 
     def test_there_is_one_for_each_depth_method_and_number_of_levels(self):
         found = [

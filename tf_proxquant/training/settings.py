@@ -80,6 +80,16 @@ class Settings:
                 object.__setattr__(self, name, choices[self.is_language_model])
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", self._default_learning_rate)
+        self._check_choices()
+        self._check_numbers()
+        self._check_model()
+        self._check_processes()
+        if self.init_from is not None and not pathlib.Path(self.init_from).is_file():
+            raise ValueError(
+                f"`init_from` must be an existing .keras file. Received: {self.init_from!r}."
+            )
+
+    def _check_choices(self):
         _check_choice("method", self.method, METHODS)
         _check_choice("quantizer", self.quantizer, QUANTIZERS)
         if self.regularizer is not None:
@@ -87,6 +97,8 @@ class Settings:
         _check_choice("optimizer", self.optimizer, OPTIMIZERS)
         _check_choice("export_profile", self.export_profile, PROFILES)
         _check_choice("distribution", self.distribution, DISTRIBUTIONS)
+
+    def _check_numbers(self):
         for name, minimum in (("full_precision_epochs", 0), ("epochs", 1), ("batch_size", 1),
                               ("seed", 0), ("width", 1), ("hidden", 1), ("layers", 1), ("steps", 1),
                               ("vocabulary", 2)):  # fmt: skip
@@ -108,17 +120,6 @@ class Settings:
             raise ValueError(
                 f"`dropout` must be at least 0 and below 1. Received: dropout={self.dropout}."
             )
-        self._check_model()
-        self._check_processes()
-        if self.restart_optimizer and (self.is_language_model or self.optimizer != "adam"):
-            raise ValueError(
-                "`restart_optimizer` is for images and optimizer='adam'. Received: "
-                f"model={self.model!r}, optimizer={self.optimizer!r}."
-            )
-        if self.init_from is not None and not pathlib.Path(self.init_from).is_file():
-            raise ValueError(
-                f"`init_from` must be an existing .keras file. Received: {self.init_from!r}."
-            )
 
     def _check_model(self):
         depth = self.depth
@@ -131,6 +132,11 @@ class Settings:
             raise ValueError(
                 "The profiles of a language model are fast, small and dynamic. "
                 f"Received: export_profile={self.export_profile!r}."
+            )
+        if self.restart_optimizer and (self.is_language_model or self.optimizer != "adam"):
+            raise ValueError(
+                "`restart_optimizer` is for images and optimizer='adam'. Received: "
+                f"model={self.model!r}, optimizer={self.optimizer!r}."
             )
 
     def _check_processes(self):

@@ -87,8 +87,8 @@ class LoadTextTest(unittest.TestCase):
             r"one file \*.test.txt": self.folder,
             "too short": self.folder / "short.txt",
             "not a readable UTF-8": self.folder / "image.txt",
-            "no text file or folder": self.folder / "none.txt",
-            "--download": "tiny_poems",
+            "no text file or folder '.*none.txt'": self.folder / "none.txt",
+            "--download": "wiki40b/en",
         }.items():
             with self.subTest(pattern), self.assertRaisesRegex(ValueError, pattern):
                 datasets.load_text(str(name), data_dir=str(self.folder))

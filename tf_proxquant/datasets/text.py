@@ -75,10 +75,6 @@ def load_text(name, data_dir=None, download=False, max_words=10_000):
         parts = _read_folder(source)
     elif source.is_file():
         parts = _divide([_words(line) for line in _read(source).splitlines()])
-    elif source.suffix or os.sep in name:
-        raise ValueError(
-            f"There is no text file or folder '{source}'. Pass the path of one, or 'grammar'."
-        )
     else:
         parts = _read_tfds(name, data_dir, download)
     return number_words(source.stem if source.exists() else name, parts, max_words)
@@ -146,12 +142,12 @@ def _read(path):
 def _read_tfds(name, data_dir, download):
     root = data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
     root = pathlib.Path(root).expanduser()
-    versions = sorted(root.glob(f"{name}/**/dataset_info.json"))
+    versions = sorted((root / name).rglob("dataset_info.json"))
     if not versions and not download:
         raise ValueError(
-            f"Unknown text, or not prepared in '{root}'. Received: {name!r}. Expected 'grammar', "
-            "the path of a text file or folder, or a text set of tensorflow-datasets, which "
-            "--download fetches."
+            f"There is no text file or folder '{name}', nor a data set of that name in '{root}'. "
+            "Pass the path of a text, 'grammar', or --download with the name of a text set of "
+            "tensorflow-datasets."
         )
     try:
         import tensorflow_datasets as tfds

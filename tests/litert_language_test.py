@@ -69,6 +69,11 @@ class OtherModelsTest(unittest.TestCase):
         metric.update_state(y, logits)
         self.assertAlmostEqual(float(metric.result()) / expected, 1, delta=1e-4)
 
+    def test_a_stateful_model_is_refused_with_what_to_export_instead(self):
+        model = pq.models.lstm_language_model(9, 4, 4, batch_size=2, steps=3, stateful=True)
+        with self.assertRaisesRegex(ValueError, "lstm1.*with_states"):
+            pq.export(model, "model.tflite")
+
     def test_a_gru(self):
         self.check(recurrent_model(), num_quantized=4)
 

@@ -82,8 +82,8 @@ def convert(model, batch_size=None, input_signature=None, representative_data=No
 
     Returns: (bytes of the file, notes for the report). A looped recurrent layer has no dynamic
       batch in LiteRT: the batch is then fixed at 1, and the note says so.
-    Raises: ValueError: if the backend is not TensorFlow, the model is not built, or the converter
-      has no LiteRT operator for some layer.
+    Raises: ValueError: if the backend is not TensorFlow, the model is not built, a recurrent layer
+      is stateful, or the converter has no LiteRT operator for some layer.
     """
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
@@ -95,6 +95,12 @@ def convert(model, batch_size=None, input_signature=None, representative_data=No
         raise ValueError(
             f"Build the model before export: call it once on data. Received: {model.name!r}, "
             "which has no weights yet."
+        )
+    stateful = [layer.name for layer in _all_layers(model) if getattr(layer, "stateful", False)]
+    if stateful:
+        raise ValueError(
+            "A stateful layer hides its state, which a .tflite file must take and give. Received: "
+            f"{stateful}. Export `models.with_states(model)`, or a copy with stateful=False."
         )
     if batch_size is not None and input_signature is None:
         input_signature = _fixed_signature(model, batch_size)

@@ -1,5 +1,8 @@
 """Callbacks that watch the weights."""
 
+import importlib.util
+import pathlib
+import tempfile
 import unittest
 
 import keras
@@ -76,6 +79,37 @@ class QuantizationMonitorTest(unittest.TestCase):
                   for v, _ in model.optimizer.quantized_variables]  # fmt: skip
         self.assertEqual(len(shares), 2)
         self.assertAlmostEqual(history["on_grid"][0], sum(shares) / 48)
+
+    @unittest.skipIf(
+        keras.backend.backend() != "tensorflow" or importlib.util.find_spec("tensorboard") is None,
+        "needs TensorFlow and TensorBoard",
+    )
+    def test_the_standard_callbacks_write_the_figures_and_histograms(self):
+        import tensorflow as tf
+
+        model = make_model(pq.ProxQuant("adam", pq.Binary(), 5.0))
+        with tempfile.TemporaryDirectory() as folder:
+            table = pathlib.Path(folder, "log.csv")
+            fit(
+                model,
+                pq.callbacks.QuantizationMonitor(per_layer=True),
+                keras.callbacks.TensorBoard(folder, histogram_freq=1),
+                keras.callbacks.CSVLogger(table),
+                epochs=2,
+            )
+            events = next(pathlib.Path(folder, "train").glob("events*"))
+            written = [
+                value.tag
+                for event in tf.compat.v1.train.summary_iterator(str(events))
+                for value in event.summary.value
+            ]
+            header = table.read_text().splitlines()[0].split(",")
+        for name in ("quantization_error", "sign_change", "on_grid"):
+            for tag in (name, f"{name}/{model.get_layer('head').kernel.path}"):
+                self.assertEqual(written.count(f"epoch_{tag}"), 2)
+                self.assertIn(tag, header)
+        self.assertEqual([written.count(f"epoch_{tag}") for tag in ("strength", "tau")], [2, 2])
+        self.assertEqual(sum(tag.endswith("head/kernel/histogram") for tag in written), 2)
 
     def test_it_needs_a_quantizing_optimizer(self):
         with self.assertRaisesRegex(ValueError, "compiled with pq.ProxQuant"):

@@ -69,6 +69,41 @@ class MirroredStrategyTest(unittest.TestCase):
         self.assertEqual(result.stdout.strip().splitlines()[-1:], ["equal"], result.stderr[-3000:])
 
 
+@unittest.skipIf(keras.backend.backend() != "tensorflow", "tf.distribute is TensorFlow's")
+class MultiWorkerTest(unittest.TestCase):
+    def test_two_workers_in_a_loop_of_their_own_end_where_one_does(self):
+        with tempfile.TemporaryDirectory() as folder:
+            addresses = [free_address(), free_address()]
+            processes = []
+            for workers, index in ((addresses, 0), (addresses, 1), ([free_address()], 0)):
+                config = {
+                    "cluster": {"worker": workers},
+                    "task": {"type": "worker", "index": index},
+                }
+                out = f"{folder}/{len(workers)}-{index}.npz"
+                processes.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", "examples.multi_worker", f"--out={out}"],
+                        cwd=ROOT,
+                        env={**os.environ, "TF_CONFIG": json.dumps(config)},
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.PIPE,
+                        text=True,
+                    )
+                )
+            for process in processes:
+                _, errors = process.communicate(timeout=300)
+                self.assertEqual(process.returncode, 0, errors[-3000:])
+            first, second, alone = (
+                list(np.load(f"{folder}/{name}.npz").values()) for name in ("2-0", "2-1", "1-0")
+            )
+        for one, two, three in zip(first, second, alone, strict=True):
+            self.assertEqual(one.tobytes(), two.tobytes())
+            np.testing.assert_allclose(one, three, atol=1e-4)
+        columns = [len(np.unique(column)) for column in first[0].T]
+        self.assertEqual(max(columns), 2)
+
+
 # One of several JAX processes; each feeds its part of every batch, and writes what it holds.
 JAX_CODE = """
 import sys

@@ -7,7 +7,7 @@ BIN = .venv/bin
 ARGS ?=
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: train test test-jax lint doctest toy-benchmarks clean
+.PHONY: train test test-jax lint doctest docs toy-benchmarks clean
 
 train: .venv/installed
 	$(BIN)/python train.py $(ARGS)
@@ -30,6 +30,10 @@ lint: .venv/installed
 doctest: .venv/installed
 	$(BIN)/python -m pytest -n 0 --doctest-modules tf_proxquant --doctest-glob=README.md README.md \
 	  --ignore=tf_proxquant/litert/__main__.py
+
+# The reference of the public names, docs/api.md.
+docs: .venv/installed
+	$(BIN)/python docs/api.py
 
 BENCHMARKS = accuracy activations archive automatic binary_level export language optimizer_step quantizers
 

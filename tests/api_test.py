@@ -1,11 +1,61 @@
 """The public names that users and outside code rely on."""
 
+import importlib.util
 import inspect
+import pathlib
 import unittest
 
 import keras
 
 import tf_proxquant as pq
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def load_page_maker():
+    spec = importlib.util.spec_from_file_location("api", ROOT / "docs" / "api.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class ReferencePageTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.maker = load_page_maker()
+
+    def public(self):
+        for module in self.maker.modules():
+            for name in self.maker.public_names(module):
+                if callable(getattr(module, name)):
+                    yield f"{module.__name__}.{name}", getattr(module, name)
+
+    def test_every_public_name_is_on_the_page_with_its_docstring(self):
+        page = self.maker.page()
+        for path, thing in self.public():
+            with self.subTest(path):
+                self.assertIn(f"### `{path.rsplit('.', 1)[-1]}", page)
+                self.assertIn(inspect.getdoc(thing), page)
+
+    def test_every_public_signature_is_annotated_and_every_method_documented(self):
+        for path, thing in self.public():
+            functions = {path: thing}
+            if inspect.isclass(thing):
+                functions = {f"{path}.{name}": f for name, f in self.maker.members(thing)}
+                if "__init__" in vars(thing) and thing.__init__.__module__ != "typing":
+                    functions[f"{path}.__init__"] = thing.__init__
+            for name, function in functions.items():
+                with self.subTest(name):
+                    signature = inspect.signature(function)
+                    for parameter in signature.parameters.values():
+                        is_bound = parameter.name in ("self", "cls", "_cls")
+                        self.assertTrue(is_bound or parameter.annotation is not parameter.empty)
+                    if not name.endswith("__init__"):
+                        self.assertIsNot(signature.return_annotation, signature.empty)
+                        self.assertTrue(inspect.getdoc(function))
+
+    def test_the_package_says_that_it_is_typed(self):
+        self.assertTrue((ROOT / "tf_proxquant" / "py.typed").exists())
 
 
 class PublicNamesTest(unittest.TestCase):

@@ -10,6 +10,7 @@ import unittest
 PACKAGE = pathlib.Path(__file__).parents[1] / "tf_proxquant"
 
 FLOORS = {
+    "typing": -1,
     "quantizers": 0,
     "prox": 0,
     "schedules": 0,
@@ -27,7 +28,7 @@ FLOORS = {
     "training": 3,
 }
 MAY_IMPORT_TENSORFLOW = ("litert", "datasets")
-LITERT_MAY_IMPORT = {"quantizers", "packing", "files"}
+LITERT_MAY_IMPORT = {"quantizers", "packing", "files", "typing"}
 
 
 def rooms():

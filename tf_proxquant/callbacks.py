@@ -3,6 +3,8 @@
 import contextlib
 import math
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 from keras import ops
@@ -31,7 +33,7 @@ class QuantizationMonitor(keras.callbacks.Callback):
         "<figure>/<path of the variable>".
     """
 
-    def __init__(self, reference=None, per_layer=False):
+    def __init__(self, reference: list | None = None, per_layer: bool = False):
         super().__init__()
         self.reference = reference
         self.per_layer = per_layer
@@ -45,7 +47,7 @@ class QuantizationMonitor(keras.callbacks.Callback):
         if logs is not None:
             logs.update(self.measure())
 
-    def measure(self):
+    def measure(self) -> dict[str, float]:
         """Returns the figures of the present weights, a dict of floats.
 
         Raises: ValueError: naming the first selected variable with a NaN or inf.
@@ -100,7 +102,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
       >>> callback = StopOnNonFinite(action="stop")
     """
 
-    def __init__(self, action="raise"):
+    def __init__(self, action: str = "raise"):
         super().__init__()
         if action not in ("raise", "stop"):
             raise ValueError(f"`action` must be 'raise' or 'stop'. Received: action={action!r}.")
@@ -128,7 +130,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
         self.model.stop_training = True
 
 
-def nonfinite_variables(model):
+def nonfinite_variables(model: keras.Model) -> list[str]:
     """Names the model's variables that hold a NaN or inf.
 
     Args:
@@ -159,7 +161,7 @@ class QuantizedEvaluation(keras.callbacks.Callback):
       callbacks: list of callbacks of that evaluation, such as `ResetStates()`.
     """
 
-    def __init__(self, data, batch_size=None, callbacks=None):
+    def __init__(self, data: Any, batch_size: int | None = None, callbacks: Any = None):
         super().__init__()
         self.callbacks = callbacks
         self.arguments = (
@@ -173,7 +175,7 @@ class QuantizedEvaluation(keras.callbacks.Callback):
         if logs is not None:
             logs.update(self.measure())
 
-    def measure(self):
+    def measure(self) -> dict[str, float]:
         """Returns the figures of the snapped model, a dict of floats."""
         with snapped(self.model):
             results = self.model.evaluate(
@@ -205,7 +207,7 @@ class ResetStates(keras.callbacks.Callback):
 
 
 @contextlib.contextmanager
-def snapped(model):
+def snapped(model: keras.Model) -> Iterator[None]:
     """Context in which the model's selected weights are on their grid.
 
     On leaving, they have their former values bit for bit, after an exception too.

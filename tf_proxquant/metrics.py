@@ -1,11 +1,15 @@
 """Measures of how far weights are from a grid, and how far they travelled."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
+from tf_proxquant.typing import Tensor
 
-def quantization_error(weights, quantized):
+
+def quantization_error(weights: Tensor, quantized: Tensor) -> float:
     """Relative distance of weights to their quantized values.
 
         ||weights - quantized|| / ||weights||        (Euclidean norms over all entries)
@@ -29,7 +33,7 @@ def quantization_error(weights, quantized):
     return float(np.sqrt(distance / norm))
 
 
-def sign_changes(before, after):
+def sign_changes(before: Tensor, after: Tensor) -> float:
     """Share of weights whose sign differs between two moments.
 
     The sign of 0 counts as positive, the package's tie rule.
@@ -50,7 +54,7 @@ def sign_changes(before, after):
     return changed / max(1, sum(b.size for b, _ in pairs))
 
 
-def share_on_grid(weights, quantized):
+def share_on_grid(weights: Tensor, quantized: Tensor) -> float:
     """Share of weights that are at their quantized value, within rounding.
 
     Within 8 units of rounding (of the dtype) of the tensor's largest quantized value: the
@@ -117,12 +121,12 @@ class Perplexity(keras.metrics.Mean):
       2.66667
     """
 
-    def __init__(self, name="perplexity", dtype=None):
+    def __init__(self, name: str = "perplexity", dtype: Any = None):
         super().__init__(name=name, dtype=dtype)
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None) -> None:
         nats = keras.losses.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)
         super().update_state(nats, sample_weight)
 
-    def result(self):
+    def result(self) -> Tensor:
         return ops.exp(super().result())

@@ -2,18 +2,21 @@
 
 import json
 import pathlib
+from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
 from tf_proxquant import files, selection
 from tf_proxquant.optimizers import built_optimizer, is_quantizing
+from tf_proxquant.typing import PathLike
 
 _MAX_LINES = 64
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 
 
-def history(workdir):
+def history(workdir: PathLike) -> list:
     """Draws `curves.png`, and `weights.png` if weights were recorded, into a run's folder.
 
     Args:
@@ -33,7 +36,7 @@ def history(workdir):
     return written
 
 
-def weights(model, path=None, max_panels=16):
+def weights(model: keras.Model, path: PathLike | None = None, max_panels: int = 16) -> Any:
     """Draws a histogram of each quantized variable, with its levels as lines.
 
     Args:

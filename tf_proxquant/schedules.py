@@ -7,9 +7,12 @@ the optimizer's step count. All values are computed in `keras.config.floatx()`.
 """
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
+
+from tf_proxquant.typing import Tensor
 
 _register = keras.saving.register_keras_serializable("tf_proxquant")
 
@@ -24,7 +27,7 @@ class Schedule:
 
     is_pull = False
 
-    def __call__(self, step):
+    def __call__(self, step: Tensor) -> Tensor:
         """Returns the strength at `step`, a scalar tensor of dtype `floatx()`.
 
         Args:
@@ -65,10 +68,10 @@ class Constant(Schedule):
       0.5
     """
 
-    def __init__(self, value):
+    def __init__(self, value: float):
         self.value = check_number("value", value)
 
-    def __call__(self, step):
+    def __call__(self, step: Tensor) -> Tensor:
         return _float(self.value)
 
     def get_config(self):
@@ -94,11 +97,11 @@ class Linear(Schedule):
     Reference: Bai, Wang, Liberty, ICLR 2019, arXiv:1810.00861, section 3.3.
     """
 
-    def __init__(self, rate, every=1):
+    def __init__(self, rate: float, every: int = 1):
         self.rate = check_number("rate", rate)
         self.every = check_integer("every", every, minimum=1)
 
-    def __call__(self, step):
+    def __call__(self, step: Tensor) -> Tensor:
         stair = ops.floor_divide(_integer(step), self.every)
         return _float(self.rate) * ops.cast(stair, keras.config.floatx())
 
@@ -132,13 +135,13 @@ class TotalPull(Schedule):
 
     is_pull = True
 
-    def __init__(self, steps, total=None):
+    def __init__(self, steps: int, total: float | None = None):
         self.steps = check_integer("steps", steps, minimum=2)
         self.total = None if total is None else check_number("total", total)
         if self.total == 0:
             raise ValueError("`total` must be greater than 0, or None. Received: total=0.")
 
-    def __call__(self, step):
+    def __call__(self, step: Tensor) -> Tensor:
         total = 1.0 if self.total is None else self.total
         slope = _float(2 * total / (self.steps * (self.steps - 1)))
         return slope * ops.cast(ops.minimum(_integer(step), self.steps - 1), keras.config.floatx())
@@ -171,7 +174,7 @@ class Sigmoid(Schedule):
     Reference: Jin et al., PARQ, arXiv:2503.15748, section 4.
     """
 
-    def __init__(self, start, end, steepness=10.0):
+    def __init__(self, start: int, end: int, steepness: float = 10.0):
         self.start = check_integer("start", start, minimum=0)
         self.end = check_integer("end", end, minimum=self.start + 1)
         self.steepness = check_number("steepness", steepness)
@@ -181,7 +184,7 @@ class Sigmoid(Schedule):
                 "Use 10. for PARQ's schedule."
             )
 
-    def __call__(self, step):
+    def __call__(self, step: Tensor) -> Tensor:
         passed = ops.cast(_integer(step) - self.start, keras.config.floatx())
         u = ops.clip(passed / _float(self.end - self.start), 0.0, 1.0)
         first, last = _mirrored_sigmoid(0.0, self.steepness), _mirrored_sigmoid(1.0, self.steepness)
@@ -206,7 +209,7 @@ def _integer(step):
     return ops.cast(ops.convert_to_tensor(step), "int32")
 
 
-def check_number(name, value, minimum=0.0):
+def check_number(name: str, value: Any, minimum: float = 0.0) -> float:
     """Returns `value` as a finite float >= `minimum`, or raises ValueError."""
     if isinstance(value, bool) or (
         not isinstance(value, (int, float)) and not _is_numpy_real(value)
@@ -220,7 +223,7 @@ def check_number(name, value, minimum=0.0):
     return value
 
 
-def check_integer(name, value, minimum):
+def check_integer(name: str, value: Any, minimum: int) -> int:
     """Returns `value` as an int >= `minimum`, or raises ValueError."""
     try:
         integer = value.__index__()

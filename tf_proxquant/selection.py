@@ -9,13 +9,16 @@
 """
 
 import re
+from typing import Any
 
 import keras
+
+from tf_proxquant.typing import Select
 
 DEFAULT_NAMES = ("kernel", "depthwise_kernel", "pointwise_kernel", "recurrent_kernel", "embeddings")
 
 
-def resolve(select, quantizer, variables):
+def resolve(select: Select, quantizer: Any, variables: list[keras.Variable]) -> list[tuple]:
     """Pairs the selected variables with their quantizers.
 
     Args:
@@ -43,7 +46,12 @@ def resolve(select, quantizer, variables):
     return pairs
 
 
-def select_kernels(model, skip_first=False, skip_last=False, skip=()):
+def select_kernels(
+    model: keras.Model,
+    skip_first: bool = False,
+    skip_last: bool = False,
+    skip: str | list[str] | tuple[str, ...] = (),
+) -> list[str]:
     """Selects a built model's kernels and embedding tables by their paths within the model.
 
     Args:
@@ -80,17 +88,17 @@ def select_kernels(model, skip_first=False, skip_last=False, skip=()):
     return [f"(^|/){re.escape(name)}$" for name in names]
 
 
-def is_kernel(variable):
+def is_kernel(variable: keras.Variable) -> bool:
     """True for what `select=None` selects: kernels and embedding tables."""
     return path(variable).rsplit("/", 1)[-1] in DEFAULT_NAMES
 
 
-def path(variable):
+def path(variable: keras.Variable) -> str:
     """The variable's path; of a native variable, its name."""
     return getattr(variable, "path", None) or variable.name
 
 
-def validate(select):
+def validate(select: Select) -> None:
     """Raises ValueError unless `select` has one of the five forms."""
     if select is None or callable(select):
         return

@@ -1,5 +1,7 @@
 """Batches of augmented, normalized images, deterministic by seed and epoch."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -33,9 +35,21 @@ class Batches(keras.utils.PyDataset):
     """
 
     def __init__(
-        self, images, labels, batch_size, *, mean, std, pad=0, flip=False, shuffle=False, seed=0,
-        epoch=0, shard=(0, 1), multiple_of=1,
-    ):  # fmt: skip
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        batch_size: int,
+        *,
+        mean: Any,
+        std: Any,
+        pad: int = 0,
+        flip: bool = False,
+        shuffle: bool = False,
+        seed: int = 0,
+        epoch: int = 0,
+        shard: tuple[int, int] = (0, 1),
+        multiple_of: int = 1,
+    ):
         super().__init__()
         if len(images) != len(labels) or not len(images):
             raise ValueError(
@@ -69,7 +83,7 @@ class Batches(keras.utils.PyDataset):
         self.start_at(epoch)
         self._order = (None, None)
 
-    def start_at(self, epoch):
+    def start_at(self, epoch: int) -> None:
         """Makes `epoch` the one that is read next."""
         self.epoch = self._next_epoch = epoch
 
@@ -91,7 +105,7 @@ class Batches(keras.utils.PyDataset):
         own = slice(part * size, (part + 1) * size)
         return images[own], self.labels[chosen[own]]
 
-    def normalize(self, images):
+    def normalize(self, images: np.ndarray) -> np.ndarray:
         """Returns images as the model gets them without augmentation, float32."""
         return (images.astype("float32") - self.mean) / self.std
 
@@ -119,7 +133,7 @@ class EpochCounter(keras.callbacks.Callback):
       batches: the training `Batches`.
     """
 
-    def __init__(self, batches):
+    def __init__(self, batches: Any):
         super().__init__()
         self.batches = batches
 
@@ -158,7 +172,7 @@ def random_flip(images, random):
     return np.where(flipped[:, None, None, None], images[:, :, ::-1], images)
 
 
-def channel_statistics(images):
+def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each channel, float32 arrays (channels,).
 
     A constant channel has 1 for its deviation, so that it normalizes to 0.

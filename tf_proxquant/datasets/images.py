@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tf_proxquant.typing import PathLike
+
 TFDS_NAMES = ("cifar10", "cifar100", "fashion_mnist", "mnist")
 _IDX_FILES = {
     "x_train": "train-images-idx3-ubyte",
@@ -37,7 +39,7 @@ class Images(NamedTuple):
     num_classes: int
 
 
-def load(name, data_dir=None, download=False):
+def load(name: str, data_dir: PathLike | None = None, download: bool = False) -> Images:
     """Loads an image data set into memory.
 
     Args:

@@ -22,7 +22,15 @@ class Streams(keras.utils.PyDataset):
     Raises: ValueError: if the text is shorter than one window of each stream and `drop_last`.
     """
 
-    def __init__(self, words, batch_size, steps, *, first=0, drop_last=False):
+    def __init__(
+        self,
+        words: np.ndarray,
+        batch_size: int,
+        steps: int,
+        *,
+        first: int = 0,
+        drop_last: bool = False,
+    ):
         super().__init__()
         words = np.asarray(words, "int32")
         length = len(words) // batch_size if drop_last else -(-len(words) // batch_size)

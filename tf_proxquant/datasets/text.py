@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tf_proxquant.datasets.grammar import sentences
+from tf_proxquant.typing import PathLike
 
 END, UNKNOWN = "<eos>", "<unk>"
 _PARTS = ("train", "valid", "test")
@@ -36,14 +37,16 @@ class Text(NamedTuple):
     vocabulary: tuple
 
     @property
-    def unknown_share(self):
+    def unknown_share(self) -> float:
         """Share of the test words that are not in the vocabulary."""
         if UNKNOWN not in self.vocabulary:
             return 0.0
         return float(np.mean(self.test == self.vocabulary.index(UNKNOWN)))
 
 
-def load_text(name, data_dir=None, download=False, max_words=10_000):
+def load_text(
+    name: str, data_dir: PathLike | None = None, download: bool = False, max_words: int = 10_000
+) -> Text:
     """Loads a text into memory.
 
     The vocabulary is that of the training part: its `max_words` most frequent words, equal counts

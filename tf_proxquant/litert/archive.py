@@ -14,6 +14,7 @@ import numpy as np
 
 from tf_proxquant import packing
 from tf_proxquant.litert import constants
+from tf_proxquant.typing import PathLike
 
 SUFFIX = ".pqz"
 MAGIC = b"PQZ"
@@ -58,7 +59,7 @@ def compress(tflite):
     return archive
 
 
-def expand(archive, *, max_bytes=MAX_BYTES):
+def expand(archive: PathLike | bytes, *, max_bytes: int = MAX_BYTES) -> bytes:
     """Gives back the .tflite file that an archive was made from, byte for byte.
 
     Args:

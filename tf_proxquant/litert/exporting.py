@@ -4,6 +4,9 @@ import functools
 import os
 import pathlib
 import zlib
+from typing import Any
+
+import keras
 
 from tf_proxquant import files
 from tf_proxquant.litert import (
@@ -21,26 +24,27 @@ from tf_proxquant.litert import (
 from tf_proxquant.litert import verify as verification
 from tf_proxquant.litert.archive import SUFFIX, compress
 from tf_proxquant.litert.report import ExportReport
+from tf_proxquant.typing import PathLike
 
 MOVED_BACK = "moved back onto its grid by an ulp or two"
 
 
 def export(
-    model_or_path,
-    path,
-    profile="fast",
+    model_or_path: keras.Model | PathLike,
+    path: PathLike,
+    profile: str = "fast",
     *,
-    verify=True,
-    archive=False,
-    inputs=None,
-    batch_size=None,
-    input_signature=None,
-    strip_names=None,
-    max_slowdown=None,
-    max_ulps=2,
-    dense_bits=4,
-    representative_data=None,
-):
+    verify: bool = True,
+    archive: bool = False,
+    inputs: Any = None,
+    batch_size: int | None = None,
+    input_signature: Any = None,
+    strip_names: bool | None = None,
+    max_slowdown: float | None = None,
+    max_ulps: int = 2,
+    dense_bits: int = 4,
+    representative_data: Any = None,
+) -> ExportReport:
     """Writes the smallest or fastest .tflite file that keeps every weight exactly.
 
     The model is converted to float32; the levels of each constant weight are read from that file,

@@ -9,9 +9,10 @@ import numpy as np
 from tf_proxquant.litert import decoding, flatbuffer, untrusted
 from tf_proxquant.litert.convert import MissingFileError
 from tf_proxquant.litert.report import ExportReport, TensorRow
+from tf_proxquant.typing import PathLike
 
 
-def inspect(path):
+def inspect(path: PathLike) -> ExportReport:
     """Says how every weight of a .tflite file is stored.
 
     Nothing from the file is run, and every offset, index and size is checked before it is followed.

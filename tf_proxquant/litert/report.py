@@ -1,8 +1,10 @@
 """What an export did, tensor by tensor: printed as a table, `to_dict` for machines."""
 
 import dataclasses
+from typing import Any
 
 from tf_proxquant.litert import levels
+from tf_proxquant.typing import Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +36,7 @@ class TensorRow:
     reason: str = ""
 
     @classmethod
-    def of(cls, values, **fields):
+    def of(cls, values: Tensor, **fields: Any) -> "TensorRow":
         """A row for a weight with these float32 values: shape, levels and size are theirs."""
         axis, num_levels = levels.count_levels(values)
         return cls(
@@ -74,16 +76,16 @@ class ExportReport:
     archive_bytes: int | None = None
 
     @property
-    def max_error(self):
+    def max_error(self) -> float | None:
         """The largest of `errors`, or None if the file was not verified."""
         return max(self.errors.values()) if self.errors else None
 
     @property
-    def ratio(self):
+    def ratio(self) -> float | None:
         """Size over the size of the float file, or None if that is unknown."""
         return self.bytes / self.float_bytes if self.float_bytes else None
 
-    def to_dict(self):
+    def to_dict(self) -> dict:
         """Plain numbers, strings, lists and dicts, ready for JSON."""
         return {
             **dataclasses.asdict(self),

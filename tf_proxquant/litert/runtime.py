@@ -3,8 +3,11 @@
 import os
 import pathlib
 import re
+from typing import Any
 
 import numpy as np
+
+from tf_proxquant.typing import PathLike, Tensor
 
 # The two sets of kernels that a stock runtime has on a CPU.
 KERNELS = ("xnnpack", "builtin")
@@ -44,14 +47,14 @@ def _split(name):
 class Runner:
     """A loaded file with its inputs and outputs by signature name, in natural order."""
 
-    def __init__(self, content, kernels="xnnpack", num_threads=1):
+    def __init__(self, content: bytes, kernels: str = "xnnpack", num_threads: int = 1):
         self.interpreter = make_interpreter(content, kernels, num_threads)
         self.inputs, self.outputs = _describe(self.interpreter)
         self._shapes = None
         self.input_names = natural_order(self.inputs)
         self.output_names = natural_order(self.outputs)
 
-    def __call__(self, inputs):
+    def __call__(self, inputs: Any) -> Tensor:
         """Outputs, a dict by name, for `inputs`, a dict of arrays by name."""
         shapes = {name: value.shape for name, value in inputs.items()}
         if shapes != self._shapes:
@@ -78,7 +81,14 @@ def _describe(interpreter):
     return tuple({d["name"] or str(i): d for i, d in enumerate(side)} for side in details)
 
 
-def predict(path, inputs, batch_size=128, *, kernels="xnnpack", num_threads=1):
+def predict(
+    path: PathLike | bytes,
+    inputs: Any,
+    batch_size: int = 128,
+    *,
+    kernels: str = "xnnpack",
+    num_threads: int = 1,
+) -> Any:
     """Runs a .tflite file over arrays, batch by batch, with the stock interpreter.
 
     A file with a fixed batch dimension is run at that batch, the last one padded by repetition.

@@ -5,19 +5,19 @@ from keras import layers as keras_layers
 
 
 def lstm_language_model(
-    vocabulary,
-    embedding=300,
-    hidden=300,
-    layers=1,
-    tied=False,
-    dropout=0.5,
+    vocabulary: int,
+    embedding: int | None = 300,
+    hidden: int = 300,
+    layers: int = 1,
+    tied: bool = False,
+    dropout: float = 0.5,
     *,
-    batch_size=None,
-    steps=None,
-    stateful=False,
-    unroll=False,
-    name=None,
-):
+    batch_size: int | None = None,
+    steps: int | None = None,
+    stateful: bool = False,
+    unroll: bool = False,
+    name: str | None = None,
+) -> keras.Model:
     """Builds the language model of the paper: embedding, LSTM layers, a score for every word.
 
     Dropout is applied to the embedding and to the output of each layer, not between steps. The
@@ -66,7 +66,7 @@ def lstm_language_model(
     return keras.Model(words, logits, name=name or "lstm_language_model")
 
 
-def with_states(model, steps=1, unroll=True):
+def with_states(model: keras.Model, steps: int = 1, unroll: bool = True) -> keras.Model:
     """Copies a language model into one that takes its LSTM states and gives the new ones.
 
     With one step it is what a keyboard runs: a word and the states in, the scores of the next word

@@ -4,7 +4,13 @@ import keras
 from keras import layers
 
 
-def resnet(depth, input_shape, num_classes, width=16, name=None):
+def resnet(
+    depth: int,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    width: int = 16,
+    name: str | None = None,
+) -> keras.Model:
     """Builds the ResNet of the paper's CIFAR-10 experiments.
 
     A 3x3 convolution, three stages of (depth - 2) / 6 basic blocks with width, 2 width

@@ -7,6 +7,8 @@ from keras import ops
 
 from tf_proxquant import schedules, selection
 from tf_proxquant.optimizers import arguments
+from tf_proxquant.quantizers import Quantizer
+from tf_proxquant.typing import Select, Strength, Tensor
 
 # What becomes of the selected weights at one call of `apply`.
 PULL, SNAP, HOLD = 0, 1, 2
@@ -23,16 +25,16 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
 
     def __init__(
         self,
-        inner_optimizer,
-        quantizer,
-        strength,
+        inner_optimizer: keras.optimizers.Optimizer | str,
+        quantizer: Quantizer,
+        strength: Strength,
         *,
-        select,
-        clip,
-        freeze_step,
-        update_levels_every,
-        name,
-        refused,
+        select: Select,
+        clip: float | None,
+        freeze_step: int | None,
+        update_levels_every: int,
+        name: str,
+        refused: dict,
     ):
         arguments.refuse(type(self).__name__, refused)
         inner_optimizer = arguments.check_inner(
@@ -140,7 +142,7 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
             self._snap()
 
     @property
-    def quantized_variables(self):
+    def quantized_variables(self) -> list[tuple]:
         """List of (variable, quantizer) of the selected variables; empty before `build`."""
         return [
             (v, self._quantizers[self._var_key(v)])
@@ -148,7 +150,7 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
             if self._var_key(v) in self._quantizers
         ]
 
-    def tau(self, step):
+    def tau(self, step: Tensor) -> Tensor:
         """Returns tau of the update number `step`, counted from 0.
 
         The learning rate times the strength, or the pull itself where the schedule gives that.
@@ -166,11 +168,11 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         return ops.multiply(self.learning_rate, strength)
 
     @property
-    def frozen(self):
+    def frozen(self) -> bool:
         """True once `freeze_step` updates are done: the selected weights stay as they are."""
         return self.freeze_step is not None and int(ops.copy(self.iterations)) >= self.freeze_step
 
-    def snap(self):
+    def snap(self) -> None:
         """Rounds the selected weights to their grid now, in place, unless they are frozen.
 
         Frozen weights are on their grid already, and are never quantized again: the
@@ -183,7 +185,7 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         for variable, quantizer, levels in self.fit_levels():
             variable.assign(quantizer.nearest(variable, levels))
 
-    def fit_levels(self):
+    def fit_levels(self) -> list[tuple]:
         """Fits levels to the present weights of every selected variable, before any is moved.
 
         Returns: list of (variable, quantizer, levels).
@@ -260,7 +262,7 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         self.apply(grads, variables)
         return self.iterations
 
-    def finalize_variable_values(self, var_list):
+    def finalize_variable_values(self, var_list: list) -> None:
         """Ends training. Where the inner optimizer averages weights, they go back on the grid.
 
         An average of on-grid weights is off the grid: frozen weights return to their
@@ -282,11 +284,13 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
             variable.assign(value)
 
     @property
-    def variables(self):
+    def variables(self) -> list:
+        """All variables of this optimizer: its own, then the inner one's."""
         return self._variables + self.inner_optimizer.variables
 
     @property
-    def learning_rate(self):
+    def learning_rate(self) -> Tensor:
+        """The inner optimizer's."""
         return self.inner_optimizer.learning_rate
 
     @learning_rate.setter
@@ -294,18 +298,19 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         self.inner_optimizer.learning_rate = learning_rate
 
     @property
-    def iterations(self):
+    def iterations(self) -> keras.Variable:
+        """Number of updates done, the inner optimizer's count."""
         return self.inner_optimizer.iterations
 
-    def scale_loss(self, loss):
+    def scale_loss(self, loss: Tensor) -> Tensor:
         return self.inner_optimizer.scale_loss(loss)
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: dict) -> None:
         """Stores this optimizer's own variables; Keras visits the inner one by itself."""
         for i, variable in enumerate(self._variables):
             store[str(i)] = keras.ops.convert_to_numpy(variable)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: dict) -> None:
         """Restores what `save_own_variables` stored."""
         if len(store.keys()) != len(self._variables):
             raise ValueError(

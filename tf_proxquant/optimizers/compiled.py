@@ -1,9 +1,11 @@
 """The quantizing optimizer that a model is compiled with."""
 
+import keras
+
 from tf_proxquant.optimizers.base import QuantizingOptimizer
 
 
-def is_quantizing(model):
+def is_quantizing(model: keras.Model) -> bool:
     """Whether the model is compiled with ProxQuant or ProxConnect."""
     return _unwrapped(model) is not None
 
@@ -15,7 +17,7 @@ def _unwrapped(model):
     return optimizer
 
 
-def find_optimizer(model):
+def find_optimizer(model: keras.Model) -> QuantizingOptimizer:
     """Returns the model's ProxQuant or ProxConnect, unwrapped of loss scaling.
 
     Raises: ValueError: if the model is not compiled with one of them.
@@ -29,7 +31,7 @@ def find_optimizer(model):
     return optimizer
 
 
-def built_optimizer(model):
+def built_optimizer(model: keras.Model) -> QuantizingOptimizer:
     """Returns `find_optimizer(model)`, built on the model's trainable variables.
 
     Raises: ValueError: if the model is not compiled with one, or not built itself.
@@ -45,7 +47,7 @@ def built_optimizer(model):
     return optimizer
 
 
-def snap(model):
+def snap(model: keras.Model) -> None:
     """Rounds the model's selected weights to their grid now, in place.
 
     Once, with no promise for later steps: to hold them there, give the optimizer a

@@ -1,6 +1,7 @@
 """ProxConnect: the lazy relative, with the gradient at the quantized weights."""
 
 import functools
+from typing import Any
 
 import keras
 from keras import ops
@@ -8,6 +9,8 @@ from keras import ops
 from tf_proxquant import prox, schedules
 from tf_proxquant.optimizers import arguments
 from tf_proxquant.optimizers.base import QuantizingOptimizer
+from tf_proxquant.quantizers import Quantizer
+from tf_proxquant.typing import Select, Strength, Tensor
 
 _PROX = ("hard", "l1", "l2", "piecewise_affine")
 
@@ -69,17 +72,17 @@ class ProxConnect(QuantizingOptimizer):
 
     def __init__(
         self,
-        inner_optimizer,
-        quantizer,
-        strength=None,
+        inner_optimizer: keras.optimizers.Optimizer | str,
+        quantizer: Quantizer,
+        strength: Strength = None,
         *,
-        prox="hard",
-        select=None,
-        clip=None,
-        freeze_step=None,
-        update_levels_every=1,
-        name="prox_connect",
-        **kwargs,
+        prox: str = "hard",
+        select: Select = None,
+        clip: float | None = None,
+        freeze_step: int | None = None,
+        update_levels_every: int = 1,
+        name: str = "prox_connect",
+        **kwargs: Any,
     ):
         if prox not in _PROX:
             raise ValueError(f"`prox` must be one of {_PROX}. Received: prox={prox!r}.")
@@ -120,15 +123,15 @@ class ProxConnect(QuantizingOptimizer):
             else:
                 variable.assign(self._prox(latent, quantizer, levels, control))
 
-    def tau(self, step):
+    def tau(self, step: Tensor) -> Tensor:
         """See `QuantizingOptimizer`; only "l1" takes tau."""
         return super().tau(step) if self.prox == "l1" else None
 
-    def latent_of(self, variable):
+    def latent_of(self, variable: keras.Variable) -> keras.Variable:
         """Returns the latent weights of a selected variable, an optimizer variable."""
         return self._latents[self._var_key(variable)]
 
-    def apply(self, grads, trainable_variables=None):
+    def apply(self, grads: list, trainable_variables: list | None = None) -> None:
         """Updates the latent weights, then moves the variables to their prox.
 
         Args:

@@ -2,6 +2,7 @@
 
 import functools
 from types import MappingProxyType
+from typing import Any
 
 import keras
 from keras import ops
@@ -9,6 +10,8 @@ from keras import ops
 from tf_proxquant import prox, schedules
 from tf_proxquant.optimizers import arguments
 from tf_proxquant.optimizers.base import QuantizingOptimizer
+from tf_proxquant.quantizers import Quantizer
+from tf_proxquant.typing import Select, Strength
 
 _REGULARIZERS = ("l1", "l2", "concave")
 
@@ -69,17 +72,17 @@ class ProxQuant(QuantizingOptimizer):
 
     def __init__(
         self,
-        inner_optimizer,
-        quantizer,
-        strength,
+        inner_optimizer: keras.optimizers.Optimizer | str,
+        quantizer: Quantizer,
+        strength: Strength,
         *,
-        regularizer=None,
-        select=None,
-        clip=None,
-        freeze_step=None,
-        update_levels_every=1,
-        name="prox_quant",
-        **kwargs,
+        regularizer: str | None = None,
+        select: Select = None,
+        clip: float | None = None,
+        freeze_step: int | None = None,
+        update_levels_every: int = 1,
+        name: str = "prox_quant",
+        **kwargs: Any,
     ):
         if regularizer not in (None, *_REGULARIZERS):
             raise ValueError(
@@ -104,7 +107,7 @@ class ProxQuant(QuantizingOptimizer):
         )
         self.regularizer = regularizer
 
-    def apply(self, grads, trainable_variables=None):
+    def apply(self, grads: list, trainable_variables: list | None = None) -> None:
         """Updates the variables with the inner optimizer, then applies the prox.
 
         Args:

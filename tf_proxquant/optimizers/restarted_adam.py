@@ -1,5 +1,7 @@
 """Adam that begins anew at regular steps."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -38,7 +40,9 @@ class RestartedAdam(keras.optimizers.Adam):
     Reference: Kingma and Ba, ICLR 2015, arXiv:1412.6980; the code of Bai, Wang, Liberty.
     """
 
-    def __init__(self, learning_rate=0.001, *, every, name="restarted_adam", **kwargs):
+    def __init__(
+        self, learning_rate: Any = 0.001, *, every: int, name: str = "restarted_adam", **kwargs: Any
+    ):
         super().__init__(learning_rate, name=name, **kwargs)
         self.every = schedules.check_integer("every", every, 1)
 

@@ -13,6 +13,7 @@ from tf_proxquant.quantizers.groups import (
     check_finite,
     to_rows,
 )
+from tf_proxquant.typing import Axis, Tensor
 
 
 class Quantizer:
@@ -34,17 +35,17 @@ class Quantizer:
     regularizer = "l2"
     fixed_level = None
 
-    def __init__(self, axis=None):
+    def __init__(self, axis: Axis = None):
         self.axis = check_axis(axis)
 
-    def fit(self, rows):
+    def fit(self, rows: Tensor) -> Tensor:
         """Returns levels `(groups, L)`, ascending, for `rows` `(groups, n)`, float32 or float64.
 
         A row with a NaN or inf must get at least one level that is not finite.
         """
         raise NotImplementedError
 
-    def levels(self, weights):
+    def levels(self, weights: Tensor) -> Tensor:
         """Fits the levels.
 
         Args:
@@ -64,7 +65,7 @@ class Quantizer:
         levels = ops.cast(ops.where(usable, levels, constant(math.nan, levels)), weights.dtype)
         return levels[0] if self.axis is None else levels
 
-    def nearest(self, weights, levels):
+    def nearest(self, weights: Tensor, levels: Tensor) -> Tensor:
         """Moves each weight to the nearest level; a midpoint goes up.
 
         Args:
@@ -82,19 +83,19 @@ class Quantizer:
             nearest = ops.where(weights >= midpoint(lower, upper), upper, nearest)
         return ops.where(ops.isnan(weights), weights, nearest)
 
-    def spread(self, weights, values):
+    def spread(self, weights: Tensor, values: Tensor) -> Tensor:
         """Reshapes one value per group, as a column of `levels`, to broadcast against `weights`."""
         if self.axis is None:
             return values
         return ops.reshape(values, broadcast_shape(weights, self.axis))
 
-    def spread_levels(self, weights, levels):
+    def spread_levels(self, weights: Tensor, levels: Tensor) -> Tensor:
         """Reshapes `levels` to (..., L), whose leading dimensions broadcast against `weights`."""
         if self.axis is None:
             return levels
         return ops.reshape(levels, (*broadcast_shape(weights, self.axis), levels.shape[-1]))
 
-    def __call__(self, weights):
+    def __call__(self, weights: Tensor) -> Tensor:
         """Returns the nearest point of the fitted grid: `nearest(weights, levels(weights))`."""
         weights = as_weights(weights)
         return self.nearest(weights, self.levels(weights))

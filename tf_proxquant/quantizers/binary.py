@@ -7,6 +7,7 @@ from keras import ops
 from tf_proxquant.quantizers.base import Quantizer, constant, register
 from tf_proxquant.quantizers.groups import row_mean
 from tf_proxquant.quantizers.prefix import finite_rows
+from tf_proxquant.typing import Axis, Tensor
 
 
 @register
@@ -35,7 +36,7 @@ class Binary(Quantizer):
 
     regularizer = "l1"
 
-    def __init__(self, scale=None, axis=None):
+    def __init__(self, scale: float | str | None = None, axis: Axis = None):
         super().__init__(axis)
         is_number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
         if not (scale in (None, "mean", "median") or (is_number and 0 < scale < math.inf)):
@@ -46,13 +47,13 @@ class Binary(Quantizer):
         self.scale = scale
 
     @property
-    def fixed_level(self):
+    def fixed_level(self) -> float | None:
         """See `Quantizer`."""
         if self.scale is None:
             return 1.0
         return None if isinstance(self.scale, str) else float(self.scale)
 
-    def fit(self, rows):
+    def fit(self, rows: Tensor) -> Tensor:
         if self.scale == "mean":
             scale = row_mean(ops.abs(rows))
         elif self.scale == "median":

@@ -16,6 +16,7 @@ from tf_proxquant.quantizers.integers import integer_multiples
 from tf_proxquant.quantizers.prefix import finite_rows, prefix_sums
 from tf_proxquant.quantizers.search import searched_scales
 from tf_proxquant.quantizers.ternary import masked_mean
+from tf_proxquant.typing import Axis, Tensor
 
 
 @register
@@ -51,14 +52,22 @@ class MultiBit(Quantizer):
       epsilon in the denominators; zeros count as positive, where the authors break ties at random.
     """
 
-    def __init__(self, bits, rounds=3, optimal=False, axis=None, *, integer_ratios=False):
+    def __init__(
+        self,
+        bits: int,
+        rounds: int = 3,
+        optimal: bool = False,
+        axis: Axis = None,
+        *,
+        integer_ratios: bool = False,
+    ):
         super().__init__(axis)
         self.bits = check_int("bits", bits, 1, 4)
         self.rounds = check_int("rounds", rounds, 1, 1000)
         self.optimal = check_flag("optimal", optimal)
         self.integer_ratios = check_flag("integer_ratios", integer_ratios)
 
-    def fit(self, rows):
+    def fit(self, rows: Tensor) -> Tensor:
         rows, factor = finite_rows(rows) if self.optimal else (rows, constant(1, rows))
         sizes = ops.abs(rows)
         upper = signed_sums(self._scales(sizes))[0]

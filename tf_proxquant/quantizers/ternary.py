@@ -8,6 +8,7 @@ from tf_proxquant.quantizers.base import Quantizer, check_flag, constant, regist
 from tf_proxquant.quantizers.groups import row_mean
 from tf_proxquant.quantizers.integers import integer_multiples
 from tf_proxquant.quantizers.prefix import finite_rows, prefix_sums
+from tf_proxquant.typing import Axis, Tensor
 
 
 @register
@@ -50,13 +51,13 @@ class Ternary(Quantizer):
 
     def __init__(
         self,
-        threshold=0.7,
-        symmetric=False,
-        optimal=False,
-        axis=None,
+        threshold: float = 0.7,
+        symmetric: bool = False,
+        optimal: bool = False,
+        axis: Axis = None,
         *,
-        relative_to="mean",
-        integer_ratios=False,
+        relative_to: str = "mean",
+        integer_ratios: bool = False,
     ):
         super().__init__(axis)
         if relative_to not in ("mean", "max"):
@@ -80,7 +81,7 @@ class Ternary(Quantizer):
         self.relative_to = relative_to
         self.integer_ratios = check_flag("integer_ratios", integer_ratios)
 
-    def fit(self, rows):
+    def fit(self, rows: Tensor) -> Tensor:
         rows, factor = finite_rows(rows) if self.optimal else (rows, None)
         cutoffs = self._optimal_cutoffs(rows) if self.optimal else self._rule_cutoffs(rows)
         if self.symmetric:

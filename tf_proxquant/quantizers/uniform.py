@@ -5,6 +5,7 @@ from keras import ops
 
 from tf_proxquant.quantizers.base import Quantizer, check_flag, check_int, constant, register
 from tf_proxquant.quantizers.groups import as_weights, at_least_float32, row_mean
+from tf_proxquant.typing import Axis, Tensor
 
 ROUNDS = 3
 
@@ -38,7 +39,9 @@ class Uniform(Quantizer):
       [-3.0, -1.0, 1.0, 3.0]
     """
 
-    def __init__(self, bits, axis=None, *, narrow_range=False, mid_rise=False):
+    def __init__(
+        self, bits: int, axis: Axis = None, *, narrow_range: bool = False, mid_rise: bool = False
+    ):
         super().__init__(axis)
         self.narrow_range = check_flag("narrow_range", narrow_range)
         self.mid_rise = check_flag("mid_rise", mid_rise)
@@ -50,19 +53,19 @@ class Uniform(Quantizer):
         self.bits = check_int("bits", bits, *((1, 7) if mid_rise else (2, 8)))
 
     @property
-    def codes(self):
+    def codes(self) -> np.ndarray:
         """The codes k, ascending; levels = s * codes."""
         if self.mid_rise:
             return np.arange(1 - 2**self.bits, 2**self.bits, 2)
         half = 2 ** (self.bits - 1)
         return np.arange(-half + self.narrow_range, half)
 
-    def levels(self, weights):
+    def levels(self, weights: Tensor) -> Tensor:
         levels = super().levels(weights)
         # One product in the dtype of the weights, the same as in `nearest`.
         return self._scale(levels)[..., None] * constant(self.codes, levels)
 
-    def nearest(self, weights, levels):
+    def nearest(self, weights: Tensor, levels: Tensor) -> Tensor:
         weights = as_weights(weights)
         scale = self.spread(
             weights, self._scale(ops.convert_to_tensor(levels, dtype=weights.dtype))
@@ -72,7 +75,7 @@ class Uniform(Quantizer):
         codes = self._round(ops.cast(weights, wide) / ops.cast(divisor, wide))
         return ops.cast(codes, weights.dtype) * scale
 
-    def fit(self, rows):
+    def fit(self, rows: Tensor) -> Tensor:
         sizes = ops.abs(rows)
         mean = row_mean(sizes)
         top = ops.max(sizes, axis=1, keepdims=True)

@@ -47,7 +47,7 @@ flags.DEFINE_string(
     "regularizer",
     None,
     "Penalty of proxquant: l1 (the paper's for binary), l2 (the paper's for others), concave. "
-    "Default: concave for binary, else l2.",
+    "Default: concave for binary and ternary images, else l2.",
 )
 flags.DEFINE_string(
     "optimizer",

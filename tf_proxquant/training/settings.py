@@ -224,8 +224,8 @@ class Settings:
     @property
     def effective_regularizer(self):
         """`regularizer`, by default what does best in short runs: see docs/results.md."""
-        is_binary = self.quantizer == "binary" and not self.is_language_model
-        return self.regularizer or ("concave" if is_binary else "l2")
+        few_levels = self.quantizer in ("binary", "ternary") and not self.is_language_model
+        return self.regularizer or ("concave" if few_levels else "l2")
 
     def make_quantizer(self):
         """Returns the quantizer that the settings name; its levels are fitted per output channel.

@@ -17,16 +17,16 @@ from tf_proxquant.litert import convert, exporting, flatbuffer, lookup, profiles
 ROWS, COLUMNS = 400, 48
 
 
-def table(levels, seed=0):
+def table(levels, columns=COLUMNS):
     """Rows drawn from `levels`, each times a factor of its own."""
-    random = np.random.default_rng(seed)
-    drawn = random.choice(np.float32(levels), (ROWS, COLUMNS))
+    random = np.random.default_rng(0)
+    drawn = random.choice(np.float32(levels), (ROWS, columns))
     return drawn * random.uniform(0.5, 2, (ROWS, 1)).astype("float32")
 
 
 def embedding(values):
     words = keras.Input((5,), dtype="int32")
-    model = keras.Model(words, keras.layers.Embedding(ROWS, COLUMNS)(words))
+    model = keras.Model(words, keras.layers.Embedding(*values.shape)(words))
     model.layers[-1].embeddings.assign(values)
     return model
 
@@ -40,7 +40,8 @@ class LookupTest(unittest.TestCase):
     def test_every_row_comes_out_bit_for_bit_on_both_kernels(self):
         uneven = [-1.31, -0.52, 0.52, 1.31]
         cases = {
-            "int2 direct": [-1, 1],
+            "1 bit direct": [-1, 1],
+            "int2 direct": [-2, -1, 0],
             "int4 direct": [-5, -3, -2, 1, 2, 7],
             "int2 direct table": uneven,
             "int4 direct table": [*uneven, -0.2, 0.2, 0.9, -0.9],
@@ -55,6 +56,15 @@ class LookupTest(unittest.TestCase):
                     for kernels in runtime.KERNELS:
                         found = litert.predict(self.path, places, kernels=kernels)
                         np.testing.assert_array_equal(found, values[places])
+
+    def test_rows_of_bits_that_fill_no_whole_byte_are_cut(self):
+        values, places = table([-1, 1], columns=44), np.arange(ROWS).reshape(-1, 5)
+        (row,) = litert.export(embedding(values), self.path, "small").rows
+        self.assertEqual(row.form, "1 bit direct")
+        self.assertEqual([r.form for r in litert.inspect(self.path).rows], ["1 bit direct"])
+        for batch_size in (1, 80):
+            found = litert.predict(self.path, places, batch_size=batch_size)
+            np.testing.assert_array_equal(found, values[places])
 
     def test_a_list_of_levels_is_smaller_than_a_wider_grid(self):
         codes = table([-127, -45, 45, 127])

@@ -5,8 +5,10 @@ import pathlib
 import zlib
 
 import numpy as np
+from ai_edge_litert.schema_py_generated import TensorType
 
-from tf_proxquant.litert import decoding, flatbuffer, untrusted
+from tf_proxquant import packing
+from tf_proxquant.litert import decoding, flatbuffer, planes, untrusted
 from tf_proxquant.litert.convert import MissingFileError
 from tf_proxquant.litert.report import ExportReport, TensorRow
 from tf_proxquant.typing import PathLike
@@ -57,7 +59,11 @@ def _graph_rows(model, graph, limit):
             if int(index) in decoded and decoded[int(index)].values.ndim > 1:
                 readers.setdefault(int(index), []).append(model.operator_name(operator))
     for index, names in readers.items():
-        if decoded[index].values.dtype.kind == "f" or graph.tensors[index].quantization:
+        if np.array_equal(decoded[index].values, planes.SIGN_ROWS):
+            continue
+        if graph.tensors[index].type == TensorType.UINT8 and "GATHER" in names:
+            yield _bit_row(graph.tensors[index], decoded[index].values, tuple(names))
+        elif decoded[index].values.dtype.kind == "f" or graph.tensors[index].quantization:
             yield _row(model, graph, index, decoded[index], tuple(names))
 
 
@@ -77,6 +83,20 @@ def _row(model, graph, index, stored, readers):
         form=form,
         bits=_bits(form, packed, values.size),
         bytes_after=num_bytes,
+    )
+
+
+def _bit_row(tensor, packed, readers):
+    """A table of bytes that rows are picked from: see `lookup`."""
+    bits = packing.unpack_codes(packed.reshape(-1), 1, 8 * packed.size)
+    signs = 2 * bits.reshape(len(packed), -1).astype(np.float32) - 1
+    return TensorRow.of(
+        signs,
+        name=flatbuffer.layer_name(tensor),
+        operators=readers,
+        form="1 bit direct",
+        bits=1,
+        bytes_after=packed.size,
     )
 
 

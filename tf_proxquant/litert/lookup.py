@@ -1,8 +1,9 @@
 """Tables of rows, such as embeddings: the rows that are asked for are decoded, never the table.
 
 GATHER over a float table becomes EMBEDDING_LOOKUP over integer codes, which is exact and keeps no
-float copy:
+float copy, or for one bit GATHER over bytes:
 
+    1 bit direct              rows of {-s, s}: a byte picks eight signs
     int2, int4, int8 direct   rows on a grid k * s, one scale for each row
     int2, int4 direct table   rows of any 4 or 16 levels: codes, and for each row a list of levels
 """
@@ -17,10 +18,13 @@ from ai_edge_litert.schema_py_generated import (
     GatherOptionsT,
     MulOptionsT,
     ReshapeOptionsT,
+    StridedSliceOptionsT,
     TensorType,
 )
 
+from tf_proxquant import packing
 from tf_proxquant.litert import flatbuffer, forms, levels, rewrite
+from tf_proxquant.litert.planes import sign_table
 from tf_proxquant.litert.report import TensorRow
 
 LOOKUP_VERSIONS = {8: 4, 4: 4, 2: 5}
@@ -35,7 +39,7 @@ class Table:
     Attributes:
       bits: of a code.
       scales: float32 (rows,) of the codes; (1,) where one does for all, or levels are listed.
-      codes: int8 (rows, columns).
+      codes: int8 (rows, columns); 0 for -s and 1 for s where `bits` is 1.
       levels: float32 (rows, 2^bits) that the codes, counted from the smallest, pick from; or None
         where a weight is scale * code.
     """
@@ -48,9 +52,10 @@ class Table:
     @property
     def num_bytes(self):
         listed = 0 if self.levels is None else self.levels.nbytes
-        # With each of several scales goes a zero point of 8 bytes.
-        scales = 12 * self.scales.size if self.scales.size > 1 else 4
-        return -(-self.codes.size * self.bits // 8) + scales + listed
+        # With each of several scales of a quantized tensor goes a zero point of 8 bytes.
+        scales = (12 if self.bits > 1 and self.scales.size > 1 else 4) * self.scales.size
+        rows, columns = self.codes.shape
+        return rows * -(-columns * self.bits // 8) + scales + listed
 
 
 def prepare(model, few_weights=0, dense_bits=2):
@@ -81,9 +86,9 @@ def prepare(model, few_weights=0, dense_bits=2):
         if table is None:
             continue
         decoder = forms.Decoder(model, graph, weight.index)
-        stored = decoder.integers(table.codes, table.scales, table.bits, 0)
+        stored = _store(decoder, table)
         for operator in lookups:
-            found = _replace(model, graph, operator, table, stored)
+            found = _replace(decoder, operator, table, stored)
             weights.append(dataclasses.replace(weight, index=found))
         rows.append(_row(weight, table))
     return rows, weights
@@ -99,9 +104,10 @@ def encode(weights, shared_bits=None):
     widths = [bits for bits in (2, 4, 8) if weights.shape[1] * bits % 8 == 0]
     grids = [(bits, _find_codes(weights, bits)) for bits in widths]
     found = [Table(bits, *grid) for bits, grid in grids if grid is not None]
-    lists = [_list_levels(weights, bits) for bits in widths if bits < 8]
+    lists = [_find_signs(weights), *(_list_levels(weights, b) for b in widths if b < 8)]
     shared = [table for table in found if shared_bits and table.bits >= shared_bits]
-    if shared and (shared_bits > 2 or lists[:1] == [None] or shared[0].bits < 8):
+    few_levels = any(table is not None and table.bits <= 2 for table in lists)
+    if shared and (shared_bits > 2 or not few_levels or shared[0].bits < 8):
         return shared[0]
     found += [table for table in lists if table is not None]
     return min(found, key=lambda table: table.num_bytes, default=None)
@@ -114,6 +120,15 @@ def _find_codes(weights, bits):
         if grid is not None:
             return grid
     return None
+
+
+def _find_signs(weights):
+    found = levels.read_levels(weights, 0, 2)
+    if found is None or (found.values[:, 0] != -found.values[:, -1]).any():
+        return None
+    scales = found.values[:, -1]
+    scales = scales[:1] if (scales == scales[0]).all() else scales
+    return Table(1, scales, (weights > 0).astype(np.int8))
 
 
 def _list_levels(weights, bits):
@@ -142,19 +157,33 @@ def _is_lookup(model, graph, weight, operator):
     return is_plain and places.type == TensorType.INT32 and can_reshape
 
 
-def _replace(model, graph, operator, table, stored):
-    """GATHER becomes RESHAPE to a list -> EMBEDDING_LOOKUP -> RESHAPE back.
+def _store(decoder, table):
+    """Adds the codes of a table; one-bit rows begin with a byte of their own."""
+    if table.bits > 1:
+        return decoder.integers(table.codes, table.scales, table.bits, 0)
+    rows, columns = table.codes.shape
+    padded = np.pad(table.codes, ((0, 0), (0, -columns % 8)))
+    packed = packing.pack_codes(padded.reshape(-1), 1)
+    return decoder.constant(packed.reshape(rows, -1), TensorType.UINT8)
+
+
+def _replace(decoder, operator, table, stored):
+    """GATHER becomes RESHAPE to a list -> lookup of integers -> RESHAPE back.
 
     Returns: index of the tensor of the rows, (places, columns).
     """
-    writer = _Writer(model, graph)
+    graph = decoder.graph
+    writer = _Writer(decoder.model, graph)
     places, output = int(operator.inputs[1]), int(operator.outputs[0])
     shape = flatbuffer.tensor_shape(graph.tensors[output])
     count = int(np.prod(shape[:-1]))
     size = (count, shape[-1])
     flat = writer.reshape(places, (count,), [-1], TensorType.INT32)
-    version = LOOKUP_VERSIONS[table.bits]
-    rows = writer.apply(BuiltinOperator.EMBEDDING_LOOKUP, [flat, stored], size, version=version)
+    if table.bits == 1:
+        rows = _pick_signs(writer, table, flat, stored, sign_table(decoder), size)
+    else:
+        version = LOOKUP_VERSIONS[table.bits]
+        rows = writer.apply(BuiltinOperator.EMBEDDING_LOOKUP, [flat, stored], size, version=version)
     if table.levels is not None:
         rows = _pick_levels(writer, table, flat, rows, size)
     signature = graph.tensors[output].shapeSignature
@@ -163,6 +192,31 @@ def _replace(model, graph, operator, table, stored):
     first = graph.operators.index(operator)
     graph.operators[first : first + 1] = writer.operators
     return rows
+
+
+def _pick_signs(writer, table, flat, stored, signs, size):
+    """Rows of bytes, then of signs, then of weights; what pads the last byte is cut off."""
+    count, columns = size
+    width = -(-columns // 8)
+    gather = BuiltinOperator.GATHER
+    picked = writer.apply(
+        gather, [stored, flat], (count, width), GatherOptionsT(), type_=TensorType.UINT8
+    )
+    picked = writer.apply(
+        BuiltinOperator.CAST, [picked], (count, width), CastOptionsT(), type_=TensorType.INT32
+    )
+    rows = writer.apply(gather, [signs, picked], (count, width, 8), GatherOptionsT())
+    rows = writer.reshape(rows, (count, 8 * width), [-1, 8 * width], TensorType.FLOAT32)
+    if columns % 8:
+        cut = [writer.constant(np.int32(v), TensorType.INT32) for v in ([0, 0], size, [1, 1])]
+        options = StridedSliceOptionsT()
+        options.endMask = 1  # all places, however many there are
+        rows = writer.apply(BuiltinOperator.STRIDED_SLICE, [rows, *cut], size, options)
+    scales = writer.constant(table.scales)
+    if len(table.scales) > 1:
+        places = writer.reshape(flat, (count, 1), [-1, 1], TensorType.INT32)
+        scales = writer.apply(gather, [scales, places], (count, 1), GatherOptionsT())
+    return writer.apply(BuiltinOperator.MUL, [rows, scales], size, MulOptionsT())
 
 
 def _pick_levels(writer, table, flat, codes, size):
@@ -213,14 +267,15 @@ class _Writer:
 
 
 def _row(weight, table):
-    suffix = "direct" if table.levels is None else "direct table"
+    kind = "1 bit" if table.bits == 1 else f"int{table.bits}"
+    is_grid = table.bits > 1 and table.levels is None
     return TensorRow.of(
         weight.values,
         name=weight.name,
         operators=("GATHER",),
-        form=f"int{table.bits} {suffix}",
+        form=f"{kind} direct" + (" table" if table.levels is not None else ""),
         bits=table.bits,
-        bytes_after=table.num_bytes + forms.OPERATOR_BYTES * (3 if table.levels is None else 10),
+        bytes_after=table.num_bytes + forms.OPERATOR_BYTES * (3 if is_grid else 10),
     )
 
 

@@ -40,7 +40,7 @@ def encode_planes(weights, axis=None):
     num_bytes = bits.nbytes + scales.nbytes + 4 * forms.OPERATOR_BYTES
 
     def write(decoder):
-        table, size = _table(decoder), (bits.size,)
+        table, size = sign_table(decoder), (bits.size,)
         index = decoder.constant(bits, TensorType.UINT8)
         index = decoder.apply(
             BuiltinOperator.CAST, [index], size, CastOptionsT(), type_=TensorType.INT32
@@ -55,7 +55,7 @@ def encode_planes(weights, axis=None):
     return forms.Encoding("1 bit", 1, num_bytes, write, decode_cost=1.0)
 
 
-def _table(decoder):
+def sign_table(decoder):
     """Index of the graph's table; its DEQUANTIZE goes first, whoever reads it then."""
     model, graph = decoder.model, decoder.graph
     for index, tensor in enumerate(graph.tensors):

@@ -7,7 +7,7 @@ BIN = .venv/bin
 ARGS ?=
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: train test test-jax lint doctest docs toy-benchmarks clean
+.PHONY: train test test-jax test-oldest lint doctest docs toy-benchmarks clean
 
 train: .venv/installed
 	$(BIN)/python train.py $(ARGS)
@@ -22,6 +22,16 @@ test-jax: .venv/installed
 # All tests but those of floor 3 and of the export, which needs TensorFlow.
 ON_EVERY_BACKEND = $(filter-out tests/litert% tests/training% tests/bad_files% tests/distribution% \
   tests/floors% tests/recipes%,$(wildcard tests/*_test.py))
+
+# The same on the oldest versions that pyproject.toml allows, in an environment of their own.
+test-oldest: .venv-oldest/installed
+	.venv-oldest/bin/python -m pytest -n 2 $(ARGS) $(ON_EVERY_BACKEND) \
+	  tests/litert_export_test.py tests/litert_inspect_test.py
+
+.venv-oldest/installed: requirements-oldest.txt
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-oldest.txt
+	touch $@
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -47,4 +57,4 @@ toy-benchmarks: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info runs
+	rm -rf .venv .venv-oldest build dist *.egg-info runs

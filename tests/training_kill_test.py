@@ -69,7 +69,7 @@ class KilledRunTest(unittest.TestCase):
 
     def check_equal(self, whole, killed):
         self.assertEqual({p.name for p in killed.iterdir()}, {p.name for p in whole.iterdir()})
-        for name in ("metrics.jsonl", "histograms.jsonl", "model.tflite"):
+        for name in ("metrics.jsonl", "metrics.csv", "histograms.jsonl", "model.tflite"):
             self.assertEqual((killed / name).read_bytes(), (whole / name).read_bytes(), name)
         for name in ("full_precision.keras", "quantized.keras", "model.keras"):
             models = [keras.saving.load_model(folder / name) for folder in (whole, killed)]

@@ -80,6 +80,7 @@ class RunTest(unittest.TestCase):
         expected = {
             "settings.json",
             "metrics.jsonl",
+            "metrics.csv",
             "histograms.jsonl",
             "full_precision.keras",
             "quantized.keras",

@@ -93,7 +93,12 @@ def _fit(workdir, phase, epochs, make_model, task, watchers, histogram=None):
             epochs=epochs,
             shuffle=False,  # of the order of the batches, whose contents are shuffled
             verbose=0,
-            callbacks=[*task.fit_callbacks(), *watchers, recorder],
+            callbacks=[
+                *task.fit_callbacks(),
+                callbacks.StopOnNonFinite(),
+                *watchers,
+                recorder,
+            ],
         )
     workdir.save_model(model, finished.name)
     workdir.drop_checkpoints(phase)

@@ -48,6 +48,7 @@ def run(settings):
     if processes.is_chief:
         report.update(deployment.export_and_score(settings, task, workdir, deployed))
         plot.history(workdir.path)
+        workdir.write_table("metrics.csv", workdir.read_lines("metrics.jsonl"))
     report["wall_seconds"] = round(time.perf_counter() - started, 1)
     workdir.write_json("report.json", report)
     return report

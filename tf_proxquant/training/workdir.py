@@ -1,8 +1,10 @@
 """The folder of a run: settings, metrics, checkpoints, models, report."""
 
 import contextlib
+import csv
 import dataclasses
 import importlib.metadata
+import io
 import json
 import pathlib
 import platform
@@ -19,6 +21,7 @@ _FREE = (
     "workdir", "resume", "data_dir", "download", "init_from", "job_addresses", "process_id",
 )  # fmt: skip
 _CHECKPOINT_SECONDS = 30
+_PROGRESS_SECONDS = 20
 
 
 class Workdir:
@@ -26,6 +29,7 @@ class Workdir:
 
         settings.json       settings and versions, written first
         metrics.jsonl       one JSON object per phase and epoch
+        metrics.csv         the same as a table, at the end of the run
         histograms.jsonl    counts of the selected weights, per epoch
         <phase>.keras       the model at the end of a phase
         <phase>-NNNN.keras  checkpoint after epoch NNNN of an unfinished phase
@@ -39,6 +43,7 @@ class Workdir:
     def __init__(self, path, is_chief=True):
         self.path = pathlib.Path(path)
         self.is_chief = is_chief
+        self.is_shared = False
 
     @classmethod
     def open(cls, settings, is_chief=True):
@@ -50,6 +55,7 @@ class Workdir:
           one with other settings, and `resume` is on; if it cannot be written.
         """
         workdir = cls(settings.new_workdir(), is_chief)
+        workdir.is_shared = settings.num_processes > 1
         if not is_chief:
             return workdir
         recorded = workdir / "settings.json"
@@ -116,6 +122,15 @@ class Workdir:
             with files.replacing(self.path / name) as path:
                 write(path)
 
+    def write_table(self, name, rows):
+        """Writes dicts as a CSV file whose header has the keys of all of them."""
+        header = list(dict.fromkeys(key for row in rows for key in row))
+        text = io.StringIO()
+        table = csv.DictWriter(text, header, lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+        self._write(name, lambda path: path.write_text(text.getvalue()))
+
     def checkpoint(self, phase):
         """Returns (path, epochs done) of the newest checkpoint of a phase, or (None, 0)."""
         found = []
@@ -162,13 +177,20 @@ class Recorder(keras.callbacks.Callback):
         self.histogram = histogram
 
     def on_train_begin(self, logs=None):
-        self._saved = self._began = time.monotonic()
+        self._saved = self._began = self._shown = time.monotonic()
         self._first = None
 
     def on_epoch_begin(self, epoch, logs=None):
         self._first = epoch if self._first is None else self._first
 
+    def on_train_batch_end(self, batch, logs=None):
+        if self.workdir.is_chief and time.monotonic() - self._shown > _PROGRESS_SECONDS:
+            steps = self.params.get("steps") or "?"
+            print(f"  {self.phase}, step {batch + 1} of {steps}", flush=True)
+            self._shown = time.monotonic()
+
     def on_epoch_end(self, epoch, logs=None):
+        self._shown = time.monotonic()
         row = {"phase": self.phase, "epoch": epoch}
         row.update({key: float(value) for key, value in (logs or {}).items()})
         self._append("metrics.jsonl", row)
@@ -179,7 +201,8 @@ class Recorder(keras.callbacks.Callback):
         per_epoch = (now - self._began) / (epoch + 1 - self._first)
         if self.workdir.is_chief:
             _print_progress(row, self.epochs, per_epoch * (self.epochs - epoch - 1))
-        if now - self._saved > _CHECKPOINT_SECONDS:
+        # Where saving is joint work, no clock may decide on it.
+        if self.workdir.is_shared or now - self._saved > _CHECKPOINT_SECONDS:
             name = f"{self.phase}-{epoch + 1:04d}.keras"
             self.workdir.save_model(self.model, name)
             self.workdir.drop_checkpoints(self.phase, keep=self.workdir / name)

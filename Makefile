@@ -43,7 +43,7 @@ doctest: .venv/installed
 
 # The reference of the public names, docs/api.md.
 docs: .venv/installed
-	$(BIN)/python docs/api.py
+	PYTHONPATH=. $(BIN)/python docs/api.py
 
 BENCHMARKS = accuracy activations archive automatic binary_level export language optimizer_step quantizers
 

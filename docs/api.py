@@ -1,6 +1,6 @@
 """Writes the reference of the public names, docs/api.md, from signatures and docstrings.
 
-python docs/api.py [FILE]
+PYTHONPATH=. python docs/api.py [FILE]
 """
 
 import importlib

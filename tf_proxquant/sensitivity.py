@@ -2,12 +2,14 @@
 
 import math
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import keras
 from keras import ops
 
 from tf_proxquant import quantizers, selection
 from tf_proxquant.schedules import check_number
+from tf_proxquant.typing import Select
 
 _FULL_PRECISION = "full precision"
 
@@ -43,10 +45,10 @@ class Sensitivity:
       rows: list of `Candidate`, by tensor and then as the candidates were given.
     """
 
-    def __init__(self, metric, rows):
+    def __init__(self, metric: str, rows: list[Candidate]):
         self.metric, self.rows = metric, rows
 
-    def suggest(self, max_bytes):
+    def suggest(self, max_bytes: float) -> dict:
         """Chooses a precision for each tensor so that their codes fit into a budget.
 
         Starts from the candidate with the smallest drop for each tensor, then takes again and again
@@ -100,8 +102,15 @@ class Sensitivity:
 
 
 def sensitivity(
-    model, data, candidates=None, *, select=None, metric=None, max_bytes=None, batch_size=None
-):
+    model: keras.Model,
+    data: Any,
+    candidates: dict | None = None,
+    *,
+    select: Select = None,
+    metric: str | None = None,
+    max_bytes: float | None = None,
+    batch_size: int | None = None,
+) -> Sensitivity:
     """Evaluates a trained model with one tensor snapped at a time.
 
     The weights are put back bit for bit after each evaluation, also after an exception. Costs
@@ -166,7 +175,7 @@ def sensitivity(
     return found
 
 
-def default_candidates():
+def default_candidates() -> dict:
     """Binary to 8 bits, a dict from a name to a quantizer."""
     return {
         "binary": quantizers.Binary("mean", axis=-1),

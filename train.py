@@ -63,8 +63,8 @@ flags.DEFINE_boolean(
 flags.DEFINE_float(
     "learning_rate",
     None,
-    "Learning rate of the main phase, for text of both. Default: 0.05 by Adam on images, 20 for "
-    "text, else --full_precision_learning_rate.",
+    "Learning rate of the main phase, for text of both. Default: by Adam on images, binary and "
+    "ternary, five times --full_precision_learning_rate, else once; 20 for text.",
 )
 flags.DEFINE_float(
     "full_precision_learning_rate",

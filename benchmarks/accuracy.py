@@ -68,7 +68,7 @@ ROWS = {
 }
 for _name, _levels in (
     ("ternary", {"quantizer": "ternary"}),
-    ("2 bits", {"quantizer": "multibit"}),
+    ("2 bits", {"quantizer": "multibit", "learning_rate": 0.05}),
 ):
     ROWS[f"{_name}, ProxQuant as published"] = {"regularizer": "l2", **_levels, **_PUBLISHED}
     ROWS[f"{_name}, ProxQuant l2"] = {"regularizer": "l2", **_levels}

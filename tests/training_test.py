@@ -246,6 +246,7 @@ class SettingsTest(unittest.TestCase):
             ({"method": "full_precision"}, (0.01, 0.01)),
             ({"optimizer": "sgd", "full_precision_learning_rate": 0.1}, (0.1, 0.1)),
             ({"learning_rate": 0.02}, (0.01, 0.02)),
+            ({"quantizer": "multibit"}, (0.01, 0.01)),
         ):
             task = ImageTask(training.Settings(**arguments), datasets.load("digits"))
             found = [

@@ -190,11 +190,12 @@ class Settings:
 
     @property
     def _default_learning_rate(self):
-        """Of images by Adam, five times the usual one from the warm start to the grid.
+        """Of images by Adam, five times that of the warm start, up to three levels.
 
-        So that weights still change sign: see docs/decisions/0004-learning-rate.md.
+        So that weights still change sign: see docs/decisions, number 0004.
         """
-        if self.is_language_model or self.optimizer == "sgd" or self.method == "full_precision":
+        few_levels = self.quantizer in ("binary", "ternary") and self.method != "full_precision"
+        if self.is_language_model or self.optimizer == "sgd" or not few_levels:
             return self.full_precision_learning_rate
         return 5 * self.full_precision_learning_rate
 

@@ -26,6 +26,7 @@ from absl import app, flags
 from keras import ops
 
 import tf_proxquant as pq
+from tf_proxquant import files
 
 _PICTURE = flags.DEFINE_string("picture", "theory.png", "The picture to write.")
 
@@ -251,7 +252,8 @@ def draw(found, path):
     for axes in (pair, smooth, digits):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7, loc="center" if axes is pair else "best", framealpha=0.9)
-    figure.savefig(path, dpi=120)
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120)
 
 
 def main(_):

@@ -51,15 +51,20 @@ def run_train(*flags, kill_after=None, environment=None):
     )
 
 
+def finish_run(test_class, flags):
+    """Gives a test class a finished run: its folder, workdir, result and report."""
+    test_class.folder = tempfile.TemporaryDirectory()
+    test_class.addClassCleanup(test_class.folder.cleanup)
+    test_class.workdir = pathlib.Path(test_class.folder.name, "run")
+    test_class.result = run_train(*flags, f"--workdir={test_class.workdir}")
+    assert test_class.result.returncode == 0, test_class.result.stderr
+    test_class.report = json.loads(test_class.result.stdout.splitlines()[-1])
+
+
 class RunTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.folder = tempfile.TemporaryDirectory()
-        cls.addClassCleanup(cls.folder.cleanup)
-        cls.workdir = pathlib.Path(cls.folder.name, "run")
-        cls.result = run_train(*SHORT, f"--workdir={cls.workdir}")
-        assert cls.result.returncode == 0, cls.result.stderr
-        cls.report = json.loads(cls.result.stdout.splitlines()[-1])
+        finish_run(cls, SHORT)
 
     def test_the_last_line_is_the_report_and_the_figures_belong_together(self):
         report = self.report

@@ -1,16 +1,14 @@
 """Whole runs of train.py on text."""
 
-import json
 import math
 import pathlib
-import tempfile
 import unittest
 
 import keras
 import numpy as np
 
 import tf_proxquant as pq
-from tests.training_test import run_train
+from tests.training_test import finish_run, run_train
 from tf_proxquant import datasets, litert, models, training
 from tf_proxquant.training import text
 
@@ -21,12 +19,7 @@ SHORT += ["--epochs=3", "--freeze_epoch=2"]
 class RunTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.folder = tempfile.TemporaryDirectory()
-        cls.addClassCleanup(cls.folder.cleanup)
-        cls.workdir = pathlib.Path(cls.folder.name, "run")
-        result = run_train(*SHORT, f"--workdir={cls.workdir}")
-        assert result.returncode == 0, result.stderr
-        cls.report = json.loads(result.stdout.splitlines()[-1])
+        finish_run(cls, SHORT)
 
     def test_keras_the_file_and_the_streaming_file_have_one_perplexity(self):
         report = self.report

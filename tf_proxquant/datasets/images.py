@@ -1,13 +1,13 @@
 """Image data sets as arrays: digits, .npz files, IDX folders, tensorflow-datasets."""
 
 import gzip
-import os
 import pathlib
 import struct
 from typing import NamedTuple
 
 import numpy as np
 
+from tf_proxquant.datasets import prepared
 from tf_proxquant.typing import PathLike
 
 TFDS_NAMES = ("cifar10", "cifar100", "fashion_mnist", "mnist")
@@ -122,9 +122,7 @@ def from_tfds(name, data_dir=None, download=False):
 
     Without `download` only the folder is looked at, so that its absence is known at once.
     """
-    root = pathlib.Path(
-        data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    ).expanduser()
+    root = prepared.root_of(data_dir)
     versions = sorted(root.glob(f"{name}/*/dataset_info.json"))
     if not versions and not download:
         raise ValueError(
@@ -132,18 +130,7 @@ def from_tfds(name, data_dir=None, download=False):
             "tensorflow-datasets, or --data_dir with a .npz file, a folder of IDX files or a "
             "folder that tensorflow-datasets prepared."
         )
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise ValueError(
-            f"'{name}' needs tensorflow-datasets ({error}). Run: "
-            "pip install 'tf_proxquant[datasets]', or pass --data_dir with a .npz file."
-        ) from error
-    if versions:
-        builder = tfds.builder_from_directory(versions[-1].parent)
-    else:
-        builder = tfds.builder(name, data_dir=root)
-        builder.download_and_prepare()
+    tfds, builder = prepared.open_builder(name, root, versions, "--data_dir with a .npz file")
     batches = builder.as_dataset(batch_size=-1, shuffle_files=False)
     train, test = tfds.as_numpy(batches["train"]), tfds.as_numpy(batches["test"])
     return checked(name, train["image"], train["label"], test["image"], test["label"])

@@ -1,13 +1,13 @@
 """Text as word numbers: generated sentences, files, folders like Penn Treebank's, tfds."""
 
 import collections
-import os
 import pathlib
 import re
 from typing import NamedTuple
 
 import numpy as np
 
+from tf_proxquant.datasets import prepared
 from tf_proxquant.datasets.grammar import sentences
 from tf_proxquant.typing import PathLike
 
@@ -143,8 +143,7 @@ def _read(path):
 
 
 def _read_tfds(name, data_dir, download):
-    root = data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    root = pathlib.Path(root).expanduser()
+    root = prepared.root_of(data_dir)
     versions = sorted((root / name).rglob("dataset_info.json"))
     if not versions and not download:
         raise ValueError(
@@ -152,18 +151,7 @@ def _read_tfds(name, data_dir, download):
             "Pass the path of a text, 'grammar', or --download with the name of a text set of "
             "tensorflow-datasets."
         )
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise ValueError(
-            f"'{name}' needs tensorflow-datasets ({error}). Run: "
-            "pip install 'tf_proxquant[datasets]', or pass the path of a text file."
-        ) from error
-    if versions:
-        builder = tfds.builder_from_directory(versions[-1].parent)
-    else:
-        builder = tfds.builder(name, data_dir=root)
-        builder.download_and_prepare()
+    tfds, builder = prepared.open_builder(name, root, versions, "the path of a text file")
     splits = [split for split in _TFDS_PARTS if split in builder.info.splits]
     if "text" not in builder.info.features or "train" not in splits:
         raise ValueError(

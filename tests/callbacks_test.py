@@ -10,6 +10,7 @@ import numpy as np
 from keras import layers, ops
 
 import tf_proxquant as pq
+from tests import optimizers_cases as cases
 
 RANDOM = np.random.default_rng(1)
 X = RANDOM.normal(size=(32, 5)).astype("float32")
@@ -153,6 +154,72 @@ class StopOnNonFiniteTest(unittest.TestCase):
         self.assertEqual((steps, expected_steps), (3, 3))
         for value, other in zip(found, expected, strict=True):
             np.testing.assert_array_equal(value, other)
+
+
+class SkipFrozenGradientsTest(unittest.TestCase):
+    def test_others_train_as_before_and_frozen_moments_stop(self):
+        self.compare(use_ema=False, skips=True)
+
+    def test_averages_of_the_weights(self):
+        self.compare(use_ema=True, skips=keras.backend.backend() != "jax")
+
+    def compare(self, use_ema, skips):
+        ends = []
+        for watchers in ([], [pq.callbacks.SkipFrozenGradients()]):
+            inner = keras.optimizers.Adam(0.01, use_ema=use_ema)
+            optimizer = pq.ProxQuant(inner, pq.Ternary(), 0.1, freeze_step=6)
+            model = cases.make_model()
+            model.compile(optimizer, loss="mse")
+            moments = []
+            watch = keras.callbacks.LambdaCallback(
+                on_epoch_end=lambda epoch, logs, inner=inner, moments=moments: moments.append(
+                    {v.path: ops.convert_to_numpy(v) for v in inner.variables}
+                )
+            )
+            model.fit(
+                cases.X,
+                cases.Y,
+                16,
+                epochs=4,
+                shuffle=False,
+                verbose=0,
+                callbacks=[watch, *watchers],
+            )
+            self.assertTrue(all(v.trainable for v in model.trainable_variables))
+            self.assertEqual(len(model.trainable_variables), 6)
+            ends.append((cases.weights(model), moments))
+        (plain, _), (skipped, moments) = ends
+        for path, values in plain.items():
+            np.testing.assert_allclose(skipped[path], values, rtol=1e-5, atol=1e-6)
+            if path.endswith("kernel"):
+                np.testing.assert_array_equal(skipped[path], values)
+        for path, values in moments[1].items():  # after 8 of 16 steps, 2 of them frozen
+            if "momentum" in path or "velocity" in path:
+                is_same = np.array_equal(moments[3][path], values)
+                self.assertEqual(is_same, skips and "kernel" in path, path)
+
+    def test_fit_goes_on_afterwards(self):
+        optimizer = pq.ProxQuant(keras.optimizers.Adam(0.01), pq.Binary(), 0.1, freeze_step=2)
+        callback = pq.callbacks.SkipFrozenGradients()
+        model = cases.make_model()
+        model.compile(optimizer, loss="mse")
+        for _ in range(2):
+            before = cases.weights(model)
+            model.fit(cases.X, cases.Y, epochs=2, verbose=0, callbacks=[callback])
+        after = cases.weights(model)
+        np.testing.assert_array_equal(after["head/kernel"], before["head/kernel"])
+        self.assertTrue(np.any(after["head/bias"] != before["head/bias"]))
+        model.fit(cases.X, cases.Y, epochs=1, verbose=0)
+        self.assertEqual(int(optimizer.iterations), 10)
+
+    def test_without_a_freeze_nothing_changes(self):
+        model = cases.make_model()
+        model.compile(pq.ProxQuant("adam", pq.Binary(), 0.1), loss="mse")
+        watch = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda *_: self.assertEqual(len(model.trainable_variables), 6)
+        )
+        callbacks = [pq.callbacks.SkipFrozenGradients(), watch]
+        model.fit(cases.X, cases.Y, epochs=2, verbose=0, callbacks=callbacks)
 
 
 class QuantizedEvaluationTest(unittest.TestCase):

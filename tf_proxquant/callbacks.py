@@ -148,6 +148,58 @@ def nonfinite_variables(model: keras.Model) -> list[str]:
     return found
 
 
+class SkipFrozenGradients(keras.callbacks.Callback):
+    """Saves the work that the frozen weights no longer need.
+
+    At the first end of an epoch (or start of `fit`) with the optimizer's `freeze_step` behind it,
+    the selected variables become not trainable and the training step is traced anew, without
+    their gradients and their part of the inner update. They stay bit for bit what they are, and
+    all others train on. When `fit` ends, the variables are trainable again; after an exception
+    they are not.
+
+    Other weights move as they would without it, unless the inner optimizer looks at all gradients
+    together, as `global_clipnorm` does: those of the frozen weights then no longer count.
+
+    Does nothing where the optimizer has no `freeze_step`, and on JAX under a `keras.distribution`,
+    inside a `LossScaleOptimizer` and around an inner optimizer that averages weights.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._skipped = []
+
+    def on_train_begin(self, logs=None):
+        self._skip()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._skip()
+
+    def on_train_end(self, logs=None):
+        for variable in self._skipped:
+            variable.trainable = True
+        if self._skipped:
+            self._skipped = []
+            self.model.train_function = None  # `fit` makes it anew
+
+    def _skip(self):
+        optimizer = built_optimizer(self.model)
+        if self._skipped or not optimizer.frozen or not self._is_possible(optimizer):
+            return
+        self._skipped = [v for v, _ in optimizer.quantized_variables if v.trainable]
+        for variable in self._skipped:
+            variable.trainable = False
+        if self._skipped:
+            self.model.make_train_function(force=True)
+
+    def _is_possible(self, optimizer):
+        """On JAX, `fit` shows the optimizer only the trainable variables: no average of others."""
+        if keras.backend.backend() != "jax":
+            return True
+        is_wrapped = self.model.optimizer is not optimizer
+        is_distributed = keras.distribution.distribution() is not None
+        return not (is_wrapped or is_distributed or optimizer.inner_optimizer.use_ema)
+
+
 class QuantizedEvaluation(keras.callbacks.Callback):
     """Evaluates the snapped model at the end of each epoch.
 

@@ -102,6 +102,15 @@ def check_positive(name, value):
     return value
 
 
+def check_jit_compile(jit_compile):
+    """Returns `jit_compile`, or raises ValueError."""
+    if jit_compile not in (True, False, "auto"):
+        raise ValueError(
+            f'`jit_compile` must be True, False or "auto". Received: jit_compile={jit_compile!r}.'
+        )
+    return jit_compile
+
+
 def serialize_select(select):
     """Returns `select` as a config."""
     if isinstance(select, dict):

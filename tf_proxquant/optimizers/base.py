@@ -6,21 +6,19 @@ import keras
 from keras import ops
 
 from tf_proxquant import schedules, selection
-from tf_proxquant.optimizers import arguments
+from tf_proxquant.optimizers import arguments, compiling
+from tf_proxquant.optimizers.bundles import make_bundles
 from tf_proxquant.quantizers import Quantizer
 from tf_proxquant.typing import Select, Strength, Tensor
 
-# What becomes of the selected weights at one call of `apply`.
-PULL, SNAP, HOLD = 0, 1, 2
+# What becomes of the selected weights at one call of `apply`: how often they are moved.
+HOLD, PULL, SNAP = 0, 1, 2
 
 
 class QuantizingOptimizer(keras.optimizers.Optimizer):
     """Base of the optimizers that wrap another one and keep weights near a grid.
 
-    A subclass implements `apply` by way of `_start`, `inner_optimizer.apply` and
-    `_backend_update_step(values, variables, rule)`. That last one is Keras' own hook:
-    it calls `update_step` for each variable, under tf.distribute once per replica and
-    without any reduction, so that equal replicas stay equal bit for bit.
+    A subclass writes `_update`: what the inner optimizer and the prox make of the weights.
     """
 
     def __init__(
@@ -33,6 +31,7 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         clip: float | None,
         freeze_step: int | None,
         update_levels_every: int,
+        jit_compile: bool | str,
         name: str,
         refused: dict,
     ):
@@ -54,8 +53,10 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         self.update_levels_every = schedules.check_integer(
             "update_levels_every", update_levels_every, 1
         )
+        self.jit_compile = arguments.check_jit_compile(jit_compile)
         self._quantizers = {}
         self._kept_levels = {}
+        self._bundles = {}
         self._is_placed = False
 
     def build(self, variables):
@@ -93,45 +94,13 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
     def _make_kept_levels(self):
         kept = {}
         for variable, quantizer in self.quantized_variables:
+            if quantizer.fixed_level is not None:
+                continue
             levels = quantizer.levels(ops.ones(variable.shape, variable.dtype))
             kept[self._var_key(variable)] = self.add_variable(
                 shape=levels.shape, dtype=variable.dtype, name="levels"
             )
         return kept
-
-    def _levels(self, variable, weights, step):
-        """Returns the levels for `weights`, fitted at every `update_levels_every`-th step."""
-        quantizer = self._quantizers[self._var_key(variable)]
-        if self.update_levels_every == 1:
-            return quantizer.levels(weights)
-        kept = self._kept_levels[self._var_key(variable)]
-        return ops.cond(
-            ops.equal(step % self.update_levels_every, 0),
-            lambda: quantizer.levels(weights),
-            lambda: ops.copy(kept),
-        )
-
-    def _switch(self, phase, variable, pull, snap, before):
-        """Returns what `phase` makes of a variable, and keeps the levels that `pull` used.
-
-        Args:
-          phase: None or a scalar of PULL, SNAP, HOLD.
-          variable: the selected variable.
-          pull: callable that returns (weights, levels).
-          snap: callable that returns weights.
-          before: the weights to hold.
-        """
-        kept = self._kept_levels.get(self._var_key(variable))
-        if phase is None:
-            weights, levels = pull()
-        elif kept is None:
-            return ops.switch(phase, [lambda: pull()[0], snap, lambda: before])
-        else:
-            branches = [pull, lambda: (snap(), ops.copy(kept)), lambda: (before, ops.copy(kept))]
-            weights, levels = ops.switch(phase, branches)
-        if kept is not None:
-            self.assign(kept, levels)
-        return weights
 
     def _make_state(self):
         """Creates the variables that a subclass keeps."""
@@ -199,8 +168,30 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
                 raise ValueError(f"'{selection.path(variable)}': {error}") from error
         return fitted
 
+    def apply(self, grads: list, trainable_variables: list | None = None) -> None:
+        """Updates the variables by the inner optimizer and moves the selected ones.
+
+        Args:
+          grads: list of gradient tensors, taken at the variables' present values.
+          trainable_variables: list of the variables they belong to; None = those the
+            optimizer was built with.
+        """
+        bundles = self._start(trainable_variables)
+
+        def update(grads):
+            self._update(grads, trainable_variables, bundles)
+
+        if compiling.compiles(self):
+            compiling.run(update, grads)
+        else:
+            update(grads)
+
+    def _update(self, grads, variables, bundles):
+        """Updates `variables`, those of `bundles` in the way of the subclass."""
+        raise NotImplementedError
+
     def _start(self, trainable_variables):
-        """Returns the selected ones of `trainable_variables`, building if need be."""
+        """Returns the selected ones of `trainable_variables` in bundles, building if need be."""
         if not self.built:
             if trainable_variables is None:
                 raise ValueError(
@@ -212,44 +203,78 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         variables = (
             self._trainable_variables if trainable_variables is None else trainable_variables
         )
-        return [v for v in variables if self._var_key(v) in self._quantizers]
+        keys = tuple(key for key in map(self._var_key, variables) if key in self._quantizers)
+        if keys not in self._bundles:
+            pairs = [(v, q) for v, q in self.quantized_variables if self._var_key(v) in keys]
+            self._bundles[keys] = make_bundles(pairs)
+        return self._bundles[keys]
 
-    def _before(self, selected):
-        """Returns the weights to put back on HOLD, copied; None where nothing ever holds."""
-        return [ops.copy(v) if self._may_hold else None for v in selected]
-
-    @property
-    def _may_hold(self):
+    def _before(self, bundles):
+        """Returns a dict of the weights to put back on HOLD, copied; None where nothing holds."""
         accumulates = bool(self.inner_optimizer.gradient_accumulation_steps)
-        return self.freeze_step is not None or accumulates
+        if self.freeze_step is None and not accumulates:
+            return dict.fromkeys(bundles)
+        return {b: b.join([ops.copy(v) for v in b.variables]) for b in bundles}
 
-    def _phase(self, step):
-        """Returns PULL, SNAP or HOLD for the update just made, None if it is always PULL.
+    def _moves(self, step):
+        """Returns HOLD, PULL or SNAP for the update just made, None if it is always PULL.
 
         `step` is the number of updates before it. Under gradient accumulation most
         calls of the inner optimizer update nothing, and the weights are held.
         """
-        phase = None
+        moves = None
         if self.freeze_step is not None:
-            phase = ops.where(step >= self.freeze_step, HOLD, PULL)
-            phase = ops.where(step == self.freeze_step - 1, SNAP, phase)
+            moves = ops.where(step >= self.freeze_step, HOLD, PULL)
+            moves = ops.where(step == self.freeze_step - 1, SNAP, moves)
         if self.inner_optimizer.gradient_accumulation_steps:
             updated = ops.convert_to_tensor(self.inner_optimizer.iterations) > step
-            phase = ops.where(updated, PULL if phase is None else phase, HOLD)
-        return phase
+            moves = ops.where(updated, PULL if moves is None else moves, HOLD)
+        return moves
+
+    def _is_due(self, step):
+        """Returns whether the levels are fitted at this step, a bool scalar tensor."""
+        return ops.equal(step % self.update_levels_every, 0)
+
+    def _kept(self, bundle):
+        """Returns the kept levels of a bundle in a list, which is empty where none are kept."""
+        kept = [self._kept_levels.get(self._var_key(v)) for v in bundle.variables]
+        return [] if kept[0] is None else [bundle.join_levels(kept)]
+
+    def _levels(self, quantizer, weights, kept, is_due):
+        """Returns the levels for `weights`: `kept` if there are any, unless a fit is due."""
+        if kept is None:
+            return quantizer.levels(weights)
+        times = ops.cast(is_due, "int32")
+        return repeat(times, lambda _, levels: [quantizer.levels(weights)], [kept])[0]
+
+    def _store(self, moved):
+        """Assigns what the updates return: a dict of lists [weights] or [weights, levels]."""
+        variables, values = [], []
+        for bundle, (weights, *kept) in moved.items():
+            variables += bundle.variables
+            values += bundle.split(weights)
+            for levels in kept:
+                variables += [self._kept_levels[self._var_key(v)] for v in bundle.variables]
+                values += bundle.split_levels(levels)
+        self._assign_all(variables, values)
+
+    def _assign_all(self, variables, values):
+        """Assigns values to variables: by Keras' own hook, which calls `update_step` for each.
+
+        Under tf.distribute it does so once per replica and without any reduction, so that
+        equal replicas stay equal bit for bit.
+        """
+        self._backend_update_step(values, variables, None)
 
     def update_step(self, gradient, variable, learning_rate):
-        """Assigns one variable. Keras calls it through `_backend_update_step`.
-
-        The names are Keras'; nothing is differentiated here.
+        """Assigns one variable. The names are Keras'; nothing is differentiated here.
 
         Args:
-          gradient: the value handed over for this variable, here a weight tensor.
+          gradient: the value to assign.
           variable: on the TensorFlow backend the native variable of this replica.
-          learning_rate: the rule, a function (variable, value) -> new value.
+          learning_rate: not used.
         """
-        rule, value = learning_rate, gradient
-        self.assign(variable, rule(variable, value))
+        self.assign(variable, gradient)
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
         # Called by the TensorFlow backend. These are weights, equal on all replicas, to be
@@ -262,6 +287,25 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         self.apply(grads, variables)
         return self.iterations
 
+    def stateless_apply(
+        self, optimizer_variables: list, grads: list, trainable_variables: list
+    ) -> tuple[list, list]:
+        """See `keras.optimizers.Optimizer`; also for only those variables that are trainable."""
+        variables = [v for v in self._trainable_variables if v.trainable]
+        if len(trainable_variables) == len(self._trainable_variables) or (
+            len(trainable_variables) != len(variables)
+        ):
+            return super().stateless_apply(optimizer_variables, grads, trainable_variables)
+        mapping = [
+            *zip(variables, trainable_variables, strict=True),
+            *zip(self.variables, optimizer_variables, strict=True),
+        ]
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            self.apply(grads, variables)
+        return tuple(
+            [scope.get_current_value(v) for v in group] for group in (variables, self.variables)
+        )
+
     def finalize_variable_values(self, var_list: list) -> None:
         """Ends training. Where the inner optimizer averages weights, they go back on the grid.
 
@@ -269,11 +313,10 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         frozen value, others are snapped.
         """
         if not self.inner_optimizer.use_ema:
-            self.inner_optimizer.finalize_variable_values(var_list)
             return
         before = [ops.copy(variable) for variable, _ in self.quantized_variables]
-        self.inner_optimizer.finalize_variable_values(var_list)
-        for variable in var_list:
+        self.inner_optimizer.finalize_variable_values(self._trainable_variables)
+        for variable in self._trainable_variables:
             # On JAX the assignment above lets variable and average share a buffer, which the
             # next `fit` may not donate twice.
             variable.assign(ops.copy(variable))
@@ -332,6 +375,7 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
             "clip": self.clip,
             "freeze_step": self.freeze_step,
             "update_levels_every": self.update_levels_every,
+            "jit_compile": self.jit_compile,
         }
 
     @classmethod
@@ -341,6 +385,26 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
             if isinstance(config.get(key), dict):
                 config[key] = arguments.deserialize(config[key], custom_objects)
         return cls(**config)
+
+
+def repeat(times, move, state):
+    """Returns `state` moved `times` times, by `move(number of moves before, state)`.
+
+    For 0 or 1 times it says the same as `ops.cond`; but XLA runs the body of a loop on all cores,
+    the branch of a condition on one.
+
+    Args:
+      times: int32 scalar tensor, or None for once.
+      move: callable that returns lists of tensors like `state`.
+      state: list of tensors, or of lists of them.
+    """
+    if times is None:
+        return move(0, state)
+    return ops.while_loop(
+        lambda done, _: ops.less(done, times),
+        lambda done, state: (done + 1, move(done, state)),
+        (0, state),
+    )[1]
 
 
 def _has_value(variable):

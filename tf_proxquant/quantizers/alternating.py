@@ -15,18 +15,13 @@ from tf_proxquant.quantizers.groups import row_mean
 
 
 def alternating_scales(sizes, bits, rounds):
-    """Greedy scales, then `rounds - 1` times the least-squares scales for the codes.
+    """Greedy scales, then `rounds - 1` times the least-squares scales for the codes; bits >= 3.
 
-    With 3 bits or more the codes after the first fit are taken both as the authors do (greedy,
-    scale after scale) and as the nearest level, for neither way is always ahead, and grids that
-    the largest sizes would lie on are tried, so that weights on a grid keep it; the least squared
-    error wins. With 2 bits the two ways agree, and a grid is found again by itself.
+    The codes after the first fit are taken both as the authors do (greedy, scale after scale) and
+    as the nearest level, for neither way is always ahead, and grids that the largest sizes would
+    lie on are tried, so that weights on a grid keep it; the least squared error wins.
     """
     scales = greedy_scales(sizes, bits)
-    if bits == 2:
-        for _ in range(rounds - 1):
-            scales = refine_scales(sizes, scales)
-        return scales
     candidates = [scales]
     if rounds > 1:
         nearest = greedy = refine_greedy(sizes, scales)
@@ -34,6 +29,32 @@ def alternating_scales(sizes, bits, rounds):
             nearest, greedy = refine_scales(sizes, nearest), refine_greedy(sizes, greedy)
         candidates = [nearest] if rounds == 2 else [nearest, greedy]
     return least_error(sizes, [*candidates, *grid_scales(sizes, bits)])
+
+
+def alternating_pair(sizes, rounds):
+    """What alternation gives with 2 bits: the two levels >= 0 themselves, (groups, 2).
+
+    The least-squares scales put each level at the mean of the sizes that are nearest to it. A
+    level that is nearest to none moves along with the other one.
+    """
+    mean = row_mean(sizes)
+    deviation = row_mean(ops.abs(sizes - mean))
+    lower, upper = ops.abs(mean - deviation), mean + deviation
+    for _ in range(rounds - 1):
+        above = sizes >= midpoint(lower, upper)
+        share = row_mean(ops.cast(above, sizes.dtype))
+        total = row_mean(ops.where(above, sizes, constant(0, sizes)))
+        means = _quotient(mean - total, 1 - share, lower), _quotient(total, share, upper)
+        lower, upper = (
+            ops.where(share < 1, means[0], lower + (means[1] - upper)),
+            ops.where(share > 0, means[1], upper + (means[0] - lower)),
+        )
+    return ops.concatenate([lower, upper], axis=1)
+
+
+def _quotient(total, share, otherwise):
+    """`total / share`, `otherwise` where the share is 0."""
+    return ops.where(share > 0, total / ops.where(share > 0, share, 1), otherwise)
 
 
 def grid_scales(sizes, bits):
@@ -171,10 +192,11 @@ def _minimum_norm(gram, moments):
     unit = ops.max(ops.abs(moments), axis=1, keepdims=True)
     unit = ops.where(unit > 0, unit, constant(1, unit))
     smallest = constant(float(100 * np.finfo(standardize_dtype(gram.dtype)).eps ** 2), gram)
-    residual = direction = moments / unit
-    solution = ops.zeros_like(residual)
+    residual = moments / unit
     norm = ops.sum(residual * residual, axis=1, keepdims=True)
-    for _ in range(2 * gram.shape[-1]):
+
+    def one_step(_, state):
+        solution, residual, direction, norm = state
         image = ops.sum(gram * ops.expand_dims(direction, 1), axis=2)
         curvature = ops.sum(direction * image, axis=1, keepdims=True)
         goes_on = ops.logical_and(norm > smallest, curvature > smallest)
@@ -182,6 +204,10 @@ def _minimum_norm(gram, moments):
         solution, residual = solution + step * direction, residual - step * image
         last, norm = norm, ops.sum(residual * residual, axis=1, keepdims=True)
         direction = residual + ops.where(goes_on, norm / last, ops.zeros_like(norm)) * direction
+        return solution, residual, direction, norm
+
+    start = (ops.zeros_like(residual), residual, residual, norm)
+    solution = ops.fori_loop(0, 2 * gram.shape[-1], one_step, start)[0]
     return solution * unit
 
 

@@ -9,6 +9,9 @@ import math
 
 from keras import backend, ops
 
+# Rows of this length are folded into this many parts.
+LONG, FOLDS = 2**16, 8
+
 FLOAT_DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -77,23 +80,62 @@ def to_rows(weights, axis):
     Half-precision weights come back as float32, so that sums over them are accurate, and empty
     rows as one weight of 0, so that a fit has something to fit.
     """
+    rows = as_rows(ops.cast(weights, at_least_float32(weights.dtype)), axis)
+    if rows.shape[1] == 0:
+        return ops.zeros((rows.shape[0], 1), dtype=rows.dtype)
+    return rows
+
+
+def as_rows(weights, axis):
+    """The groups of `weights` as rows, each in row-major order of the axes that are not kept."""
     shape = ops.shape(weights)
-    kept = kept_axes(len(shape), axis)
-    reduced = [a for a in range(len(shape)) if a not in kept]
-    weights = ops.cast(weights, at_least_float32(weights.dtype))
-    order = (*kept, *reduced)
+    order, kept = _order(len(shape), axis)
     if order != tuple(range(len(shape))):
         weights = ops.transpose(weights, order)
     num_groups = math.prod(shape[a] for a in kept)
-    per_group = math.prod(shape[a] for a in reduced)
-    if isinstance(per_group, int) and per_group == 0:
-        return ops.zeros((num_groups, 1), dtype=weights.dtype)
+    per_group = math.prod(shape[a] for a in order[len(kept) :])
     return ops.reshape(weights, (num_groups, per_group))
+
+
+def from_rows(rows, shape, axis):
+    """The weights of a given shape whose `as_rows` are `rows`."""
+    order, _ = _order(len(shape), axis)
+    weights = ops.reshape(rows, [shape[a] for a in order])
+    if order == tuple(range(len(shape))):
+        return weights
+    return ops.transpose(weights, [order.index(a) for a in range(len(shape))])
+
+
+def count(shape, axis):
+    """The number of groups of a tensor of this shape."""
+    return math.prod(shape[a] for a in kept_axes(len(shape), axis))
+
+
+def _order(rank, axis):
+    """The axes with the kept ones first, and the kept ones."""
+    kept = kept_axes(rank, axis)
+    return (*kept, *(a for a in range(rank) if a not in kept)), kept
 
 
 def row_mean(rows):
     """Mean of each row, shape (groups, 1)."""
-    return ops.mean(rows, axis=1, keepdims=True)
+    return row_sum(rows) / ops.cast(ops.shape(rows)[1], rows.dtype)
+
+
+def row_sum(rows):
+    """Sum of each row, shape (groups, 1).
+
+    Long rows are folded first, part onto part: in float32 the rounding error of a sum grows with
+    the number of terms that go into one accumulator, and XLA merges what makes the terms into the
+    additions, on all cores, but not into a reduction.
+    """
+    length = rows.shape[1]
+    if length is None or length < LONG:
+        return ops.sum(rows, axis=1, keepdims=True)
+    part = length // FOLDS
+    folded = sum((rows[:, i * part : (i + 1) * part] for i in range(1, FOLDS)), rows[:, :part])
+    rest = rows[:, FOLDS * part :]
+    return row_sum(folded) + ops.sum(rest, axis=1, keepdims=True)
 
 
 def broadcast_shape(weights, axis):

@@ -3,8 +3,8 @@
 from keras import ops
 
 from tf_proxquant.quantizers.alternating import (
+    alternating_pair,
     alternating_scales,
-    greedy_scales,
     least_error,
     nearest_share,
     refine_scales,
@@ -70,24 +70,25 @@ class MultiBit(Quantizer):
     def fit(self, rows: Tensor) -> Tensor:
         rows, factor = finite_rows(rows) if self.optimal else (rows, constant(1, rows))
         sizes = ops.abs(rows)
-        upper = signed_sums(self._scales(sizes))[0]
+        upper = self._upper(sizes)
         if self.integer_ratios:
             upper = integer_multiples(upper, nearest_share(sizes, upper)[0])
         upper = upper * factor
         return ops.concatenate([-ops.flip(upper, axis=1), upper], axis=1)
 
-    def _scales(self, sizes):
+    def _upper(self, sizes):
+        """The levels >= 0, ascending."""
         if self.bits == 1:
             return row_mean(sizes)
-        if self.optimal and self.bits == 2:
-            return two_bit_scales(sizes)
+        if self.bits == 2:
+            return two_means(sizes) if self.optimal else alternating_pair(sizes, self.rounds)
         scales = alternating_scales(sizes, self.bits, self.rounds)
-        if not self.optimal:
-            return scales
-        searched = searched_scales(sizes, scales)
-        for _ in range(2):
-            searched = refine_scales(sizes, searched)
-        return least_error(sizes, [searched, scales])
+        if self.optimal:
+            searched = searched_scales(sizes, scales)
+            for _ in range(2):
+                searched = refine_scales(sizes, searched)
+            scales = least_error(sizes, [searched, scales])
+        return signed_sums(scales)[0]
 
     def get_config(self):
         return {
@@ -99,15 +100,15 @@ class MultiBit(Quantizer):
         }
 
 
-def two_bit_scales(sizes):
-    """The exact two scales: half the sum and half the difference of the 2-means of the sizes.
+def two_means(sizes):
+    """The two levels >= 0 of least squared error: (groups, 2).
 
     A split of the sorted sizes after the k smallest lowers the squared error about the mean by
     T_k^2 n / (k (n - k)), T_k the sum of the k smallest after subtracting the mean.
     """
     length = sizes.shape[1]
     if length == 1:
-        return greedy_scales(sizes, 2)
+        return ops.concatenate([sizes, sizes], axis=1)
     ascending = ops.sort(sizes, axis=1)
     centred = ascending - row_mean(ascending)
     sums = prefix_sums(centred)[:, 1:-1]
@@ -119,4 +120,4 @@ def two_bit_scales(sizes):
     upper = masked_mean(sizes, sizes >= cutoff)
     lower = masked_mean(sizes, sizes < cutoff)
     lower = ops.where(ascending[:, :1] < cutoff, lower, upper)
-    return ops.concatenate([(upper + lower) / 2, (upper - lower) / 2], axis=1)
+    return ops.concatenate([lower, upper], axis=1)

@@ -5,7 +5,7 @@ import math
 from keras import ops
 
 from tf_proxquant.quantizers.base import Quantizer, check_flag, constant, register
-from tf_proxquant.quantizers.groups import row_mean
+from tf_proxquant.quantizers.groups import row_mean, row_sum
 from tf_proxquant.quantizers.integers import integer_multiples
 from tf_proxquant.quantizers.prefix import finite_rows, prefix_sums
 from tf_proxquant.typing import Axis, Tensor
@@ -136,9 +136,9 @@ class Ternary(Quantizer):
 
 def masked_mean(rows, mask):
     """Mean of the masked entries of each row, shape (groups, 1); 0 where there are none."""
-    total = ops.sum(ops.where(mask, rows, constant(0, rows)), axis=1)
-    count = ops.sum(ops.cast(mask, rows.dtype), axis=1)
-    return ops.expand_dims(total / ops.maximum(count, constant(1, rows)), axis=1)
+    total = row_sum(ops.where(mask, rows, constant(0, rows)))
+    count = row_sum(ops.cast(mask, rows.dtype))
+    return total / ops.maximum(count, constant(1, rows))
 
 
 def best_head(descending):

@@ -42,6 +42,7 @@ def quantized(settings, task, workdir, warm):
 
     monitor = _Monitor(before)
     watchers = [
+        callbacks.SkipFrozenGradients(),
         monitor,
         callbacks.QuantizedEvaluation(task.validation, callbacks=task.evaluation_callbacks()),
         task.rate_callback("quantized", settings.epochs, workdir.read_metrics("quantized")),

@@ -1,0 +1,100 @@
+"""Bundles: small variables whose levels are fitted together, as the rows of one tensor.
+
+A network has many small kernels. One operation on all of them costs less than one on each, and
+takes much less time to trace and to compile. Where there is nothing to fit, each stays alone.
+"""
+
+import itertools
+import json
+import math
+
+from keras import backend, ops
+
+from tf_proxquant.quantizers import Binary, groups
+
+# Weights of the largest variable that is worth the copy into a bundle and back.
+LARGEST = 2**16
+
+
+class Bundle:
+    """Variables whose groups share a length and a quantizer, stacked as the rows of one tensor.
+
+    A single variable keeps its shape.
+
+    Args:
+      variables: list of `keras.Variable`s.
+      quantizer: their quantizer.
+
+    Attributes:
+      variables: as given.
+      quantizer: the quantizer of the joined tensor.
+    """
+
+    def __init__(self, variables, quantizer):
+        self.variables = variables
+        self.quantizer = quantizer
+        self._axis = quantizer.axis
+        self._shapes = [tuple(v.shape) for v in variables]
+        if len(variables) > 1:
+            self.quantizer = type(quantizer).from_config({**quantizer.get_config(), "axis": 0})
+
+    def join(self, tensors):
+        """Returns one tensor of `tensors`, a list in the order and shapes of the variables."""
+        if len(tensors) == 1:
+            return ops.convert_to_tensor(tensors[0])
+        return ops.concatenate([groups.as_rows(t, self._axis) for t in tensors])
+
+    def split(self, joined):
+        """Returns what `join` was given."""
+        if len(self._shapes) == 1:
+            return [joined]
+        counts = [groups.count(shape, self._axis) for shape in self._shapes]
+        return [
+            groups.from_rows(part, shape, self._axis)
+            for part, shape in zip(_split(joined, counts), self._shapes, strict=True)
+        ]
+
+    def join_levels(self, levels):
+        """Returns the levels of the joined tensor from those of each variable."""
+        if len(levels) == 1:
+            return ops.convert_to_tensor(levels[0])
+        return ops.concatenate([ops.reshape(x, (-1, x.shape[-1])) for x in levels])
+
+    def split_levels(self, joined):
+        """Returns what `join_levels` was given."""
+        if len(self._shapes) == 1:
+            return [joined]
+        counts = [groups.count(shape, self._axis) for shape in self._shapes]
+        parts = _split(joined, counts)
+        return [p[0] for p in parts] if self._axis is None else parts
+
+
+def make_bundles(pairs):
+    """Puts variables together where it pays.
+
+    Args:
+      pairs: list of (variable, quantizer).
+
+    Returns: list of `Bundle`s, which hold each variable once.
+    """
+    bundled = {}
+    for variable, quantizer in pairs:
+        bundled.setdefault(_key(variable, quantizer), []).append((variable, quantizer))
+    return [Bundle([v for v, _ in members], members[0][1]) for members in bundled.values()]
+
+
+def _key(variable, quantizer):
+    config = quantizer.get_config()
+    size = math.prod(variable.shape)
+    # Binary fits one mean or nothing, which is not worth a copy.
+    is_short = isinstance(quantizer, Binary)
+    if is_short or not 0 < size <= LARGEST or "axis" not in config:
+        return id(variable)
+    length = size // groups.count(variable.shape, quantizer.axis)
+    dtype = backend.standardize_dtype(variable.dtype)
+    return type(quantizer), json.dumps(config, sort_keys=True, default=repr), dtype, length
+
+
+def _split(tensor, sizes):
+    bounds = list(itertools.accumulate(sizes))[:-1]
+    return ops.split(tensor, bounds)

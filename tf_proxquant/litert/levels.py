@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 
 MAX_LEVELS = 255  # what int8 codes -127 .. 127 can tell apart
+SAMPLE = 4096  # weights of a row that are looked at first
+BLOCK = 2**16  # values that are fitted at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,17 +56,29 @@ def read_levels(weights, axis=None, max_levels=MAX_LEVELS):
       axis: int or None.
       max_levels: the largest count worth reading.
     """
-    rows = np.sort(to_rows(weights, axis) + np.float32(0), axis=1)  # -0.0 + 0.0 is 0.0
+    rows = to_rows(weights, axis)
+    # A part with too many levels says enough, and most float tensors have one.
+    if rows.size > SAMPLE and _sorted(rows[:16, :SAMPLE], max_levels) is None:
+        return None
+    found = _sorted(rows, max_levels)
+    if found is None:
+        return None
+    rows, is_new, counts = found
+    values = np.repeat(rows[:, -1:], counts.max(), axis=1)
+    channel, position = np.nonzero(is_new)
+    first = np.cumsum(counts) - counts  # among the new ones, of each channel
+    values[channel, np.arange(channel.size) - np.repeat(first, counts)] = rows[channel, position]
+    return ChannelLevels(axis, values, counts)
+
+
+def _sorted(rows, max_levels):
+    """The rows sorted, where an entry differs from the one before, how often; None if too often."""
+    rows = np.ascontiguousarray(rows) + np.float32(0)  # -0.0 + 0.0 is 0.0
+    rows.sort(axis=1)
     is_new = np.ones(rows.shape, bool)
     is_new[:, 1:] = rows[:, 1:] != rows[:, :-1]
     counts = is_new.sum(axis=1)
-    if counts.max() > max_levels:
-        return None
-    values = np.repeat(rows[:, -1:], counts.max(), axis=1)
-    channel, position = np.nonzero(is_new)
-    rank = np.cumsum(is_new, axis=1) - 1
-    values[channel, rank[is_new]] = rows[channel, position]
-    return ChannelLevels(axis, values, counts)
+    return None if counts.max() > max_levels else (rows, is_new, counts)
 
 
 def index_levels(weights, levels):
@@ -92,6 +106,18 @@ def integer_grid(values, max_code, min_code=None, max_ulps=0):
     """
     min_code = -max_code if min_code is None else min_code
     values = np.asarray(values, np.float32)
+    # One block on no grid says enough, and needs little memory.
+    step = max(1, BLOCK // max(1, values.shape[1]))
+    grids = []
+    for start in range(0, max(1, len(values)), step):
+        grids.append(_integer_grid(values[start : start + step], max_code, min_code, max_ulps))
+        if grids[-1] is None:
+            return None
+    return tuple(np.concatenate(parts) for parts in zip(*grids, strict=True))
+
+
+def _integer_grid(values, max_code, min_code, max_ulps):
+    """As `integer_grid`, for the channels of one block."""
     scales = np.ones(len(values), np.float32)
     codes = np.zeros(values.shape, np.int64)
     magnitude = np.abs(values).astype(np.float64)

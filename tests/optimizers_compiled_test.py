@@ -1,5 +1,6 @@
 """Updates compiled by XLA, and small kernels fitted together."""
 
+import itertools
 import math
 import unittest
 
@@ -94,6 +95,19 @@ class CompiledTest(unittest.TestCase):
                 for plain, compiled in zip(*ends, strict=True):
                     np.testing.assert_allclose(compiled, plain, rtol=1e-9, atol=1e-12)
 
+    def test_kept_levels_are_not_fitted_when_they_are_not_due(self):
+        """They stay bit for bit; compiled, a fit that is not due must not run at all."""
+        optimizer = proxquant(pq.Ternary(), update_levels_every=3)
+        variables, gradients = made_up(SHAPES)
+        step = make_step(optimizer, variables, gradients)
+        seen = []
+        for _ in range(7):
+            step()
+            levels = [v for v in optimizer.variables if "levels" in v.path]
+            seen.append(np.concatenate([ops.convert_to_numpy(v).ravel() for v in levels]))
+        changes = [bool(np.any(a != b)) for a, b in itertools.pairwise(seen)]
+        self.assertEqual(changes, [False, False, True, False, False, True])
+
     def test_every_inner_optimizer_compiles(self):
         for name, make in cases.INNER.items():
             with self.subTest(name):
@@ -139,6 +153,7 @@ class CompiledTest(unittest.TestCase):
             (True, proxquant(jit_compile=True), small),
             (False, proxquant(jit_compile=False), large),
             (False, third_party, large),
+            (False, proxquant(pq.Ternary(optimal=True), jit_compile="auto"), large),
             (True, pq.ProxConnect(keras.optimizers.Adam(), pq.Binary()), large),
         ):
             with self.subTest(expected=expected, optimizer=optimizer.get_config()):

@@ -244,8 +244,8 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         """Returns the levels for `weights`: `kept` if there are any, unless a fit is due."""
         if kept is None:
             return quantizer.levels(weights)
-        times = ops.cast(is_due, "int32")
-        return repeat(times, lambda _, levels: [quantizer.levels(weights)], [kept])[0]
+        # Not `repeat`: XLA would move what does not change within the loop out of it.
+        return ops.cond(is_due, lambda: quantizer.levels(weights), lambda: kept)
 
     def _store(self, moved):
         """Assigns what the updates return: a dict of lists [weights] or [weights, levels]."""

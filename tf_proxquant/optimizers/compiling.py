@@ -21,7 +21,8 @@ def compiles(optimizer):
 
     Returns: False for `jit_compile=False`, on other backends, outside a graph (custom loops
       without `tf.function`, `run_eagerly`) and under tf.distribute; with "auto" also for small
-      models, and if a part is not from Keras or this package, for not everything compiles.
+      models, where a quantizer sorts, and if a part is not from Keras or this package, for not
+      everything compiles.
     """
     if not optimizer.jit_compile or keras.backend.backend() != "tensorflow":
         return False
@@ -30,6 +31,8 @@ def compiles(optimizer):
         return False
     if optimizer.jit_compile is True:
         return True
+    if any(quantizer.sorts for _, quantizer in optimizer.quantized_variables):
+        return False
     size = sum(math.prod(v.shape) for v in optimizer._trainable_variables)
     return size >= LARGE and all(map(_is_known, _parts(optimizer)))
 

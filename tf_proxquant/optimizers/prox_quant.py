@@ -55,8 +55,9 @@ class ProxQuant(QuantizingOptimizer):
         the step is a graph that Keras does not compile itself: in `fit` on a CPU. It takes
         seconds at the first step, makes each step faster than that of the bare inner optimizer
         on large models, and rounds last bits in its own way. "auto" does so from 131,072 weights
-        on, unless the inner optimizer, a schedule, a quantizer or a constraint is not from Keras
-        or this package. Outside a graph and under tf.distribute nothing is compiled.
+        on, unless a quantizer sorts (`optimal=True`, "median"), or the inner optimizer, a
+        schedule, a quantizer or a constraint is not from Keras or this package. Outside a graph
+        and under tf.distribute nothing is compiled.
       name: name of the optimizer.
 
     Raises: ValueError: for arguments out of range, and for arguments that belong to the

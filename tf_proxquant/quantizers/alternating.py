@@ -154,10 +154,13 @@ def refine_greedy(sizes, scales):
     for bit in range(scales.shape[1]):
         codes.append(ops.sign(rest))
         rest = rest - scales[:, bit : bit + 1] * codes[-1]
-    codes = ops.stack(codes, axis=1)
-    length = ops.cast(ops.shape(sizes)[1], sizes.dtype)
-    gram = ops.matmul(codes, ops.transpose(codes, (0, 2, 1))) / length
-    moments = ops.matmul(codes, ops.expand_dims(sizes, -1))[:, :, 0] / length
+    # Each entry in passes that XLA fuses, rather than as a product of matrices that must be stored.
+    products = {
+        (i, j): row_mean(codes[i] * codes[j]) for i in range(len(codes)) for j in range(i + 1)
+    }
+    rows = [[products[max(i, j), min(i, j)] for j in range(len(codes))] for i in range(len(codes))]
+    gram = ops.stack([ops.concatenate(row, axis=1) for row in rows], axis=1)
+    moments = ops.concatenate([row_mean(code * sizes) for code in codes], axis=1)
     return _minimum_norm(gram, moments)
 
 
@@ -220,7 +223,7 @@ def squared_error(sizes, scales):
         nearest = ops.where(sizes >= midpoint(lower, upper), upper, nearest)
     unit = row_mean(sizes)
     unit = ops.where(unit > 0, unit, constant(1, unit))
-    return ops.mean(ops.square((sizes - nearest) / unit), axis=1)
+    return row_mean(ops.square((sizes - nearest) / unit))[:, 0]
 
 
 def least_error(sizes, candidates):

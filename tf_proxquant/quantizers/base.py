@@ -30,10 +30,12 @@ class Quantizer:
     Attributes:
       regularizer: "l1" or "l2", the penalty that ProxQuant uses by default.
       fixed_level: a > 0 where the levels are -a and +a whatever the weights, else None.
+      sorts: whether `fit` sorts the weights, which XLA does slowly on a CPU.
     """
 
     regularizer = "l2"
     fixed_level = None
+    sorts = False
 
     def __init__(self, axis: Axis = None):
         self.axis = check_axis(axis)

@@ -53,6 +53,11 @@ class Binary(Quantizer):
             return 1.0
         return None if isinstance(self.scale, str) else float(self.scale)
 
+    @property
+    def sorts(self) -> bool:
+        """See `Quantizer`."""
+        return self.scale == "median"
+
     def fit(self, rows: Tensor) -> Tensor:
         if self.scale == "mean":
             scale = row_mean(ops.abs(rows))

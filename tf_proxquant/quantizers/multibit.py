@@ -67,6 +67,11 @@ class MultiBit(Quantizer):
         self.optimal = check_flag("optimal", optimal)
         self.integer_ratios = check_flag("integer_ratios", integer_ratios)
 
+    @property
+    def sorts(self) -> bool:
+        """See `Quantizer`."""
+        return self.optimal and self.bits > 1
+
     def fit(self, rows: Tensor) -> Tensor:
         rows, factor = finite_rows(rows) if self.optimal else (rows, constant(1, rows))
         sizes = ops.abs(rows)

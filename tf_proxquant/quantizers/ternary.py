@@ -81,6 +81,11 @@ class Ternary(Quantizer):
         self.relative_to = relative_to
         self.integer_ratios = check_flag("integer_ratios", integer_ratios)
 
+    @property
+    def sorts(self) -> bool:
+        """See `Quantizer`."""
+        return self.optimal
+
     def fit(self, rows: Tensor) -> Tensor:
         rows, factor = finite_rows(rows) if self.optimal else (rows, None)
         cutoffs = self._optimal_cutoffs(rows) if self.optimal else self._rule_cutoffs(rows)

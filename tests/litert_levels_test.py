@@ -1,0 +1,64 @@
+"""Levels and integer grids read from weights, of tensors larger than what is looked at at once."""
+
+import tracemalloc
+import unittest
+
+import numpy as np
+
+from tf_proxquant.litert import levels
+
+RANDOM = np.random.default_rng(0)
+
+
+def naive_levels(weights, axis):
+    rows = levels.to_rows(weights, axis)
+    return [np.unique(row + np.float32(0)) for row in rows]
+
+
+class LevelsTest(unittest.TestCase):
+    def test_read_levels_finds_every_distinct_value(self):
+        grid = np.linspace(-1, 1, 7, dtype="float32")
+        for shape, axis in (((3, 40000), 0), ((40000, 3), 1), ((70, 1000), None)):
+            weights = RANDOM.choice(grid[:5], shape).astype("float32")
+            weights.flat[-1] = grid[6]  # one channel has a level more, at its very end
+            weights.flat[0] = -0.0
+            with self.subTest(shape=shape, axis=axis):
+                found = levels.read_levels(weights, axis)
+                for row, count, expected in zip(
+                    found.values, found.counts, naive_levels(weights, axis), strict=True
+                ):
+                    np.testing.assert_array_equal(row[:count], expected)
+                    self.assertTrue((row[count - 1 :] == expected[-1]).all())
+
+    def test_too_many_levels_after_the_first_part(self):
+        weights = np.zeros((2, 20000), "float32")
+        self.assertIsNotNone(levels.read_levels(weights, 0, 255))
+        weights[1, -256:] = np.arange(256)
+        self.assertIsNone(levels.read_levels(weights, 0, 255))
+        self.assertEqual(levels.read_levels(weights, 0, 256).num_levels, 256)
+
+    def test_integer_grid_of_many_channels(self):
+        codes = np.sort(RANDOM.permuted(np.tile(np.arange(-7, 8), (30000, 1)), axis=1)[:, :5])
+        codes[:, 0] = 1  # so that the smallest codes are these
+        codes.sort(axis=1)
+        scales = RANDOM.uniform(0.5, 1, 30000).astype("float32")
+        values = scales[:, None] * codes.astype("float32")
+        self.assertGreater(values.size, 2 * levels.BLOCK)
+        found_scales, found_codes = levels.integer_grid(values, 7)
+        np.testing.assert_array_equal(found_codes, codes)
+        np.testing.assert_array_equal(found_scales[:, None] * found_codes.astype("float32"), values)
+        values[-1, -1] *= 1.01
+        self.assertIsNone(levels.integer_grid(values, 7))
+
+    def test_a_large_tensor_on_no_grid_is_given_up_early(self):
+        """A table with 60 values per row, all distinct, of which no row is on a grid."""
+        values = np.sort(RANDOM.uniform(1, 1.2, (100_000, 60)).astype("float32"), axis=1)
+        tracemalloc.start()
+        self.assertIsNone(levels.integer_grid(values, 127))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        self.assertLess(peak, values.nbytes)  # all at once takes ten copies
+
+
+if __name__ == "__main__":
+    unittest.main()

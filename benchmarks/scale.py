@@ -118,7 +118,7 @@ def export_child(profile, weights, folder):
     model = keras.Sequential(
         [keras.Input((width,)), *(keras.layers.Dense(width, "relu") for _ in range(4))]
     )
-    quantizer = pq.MultiBit(2, axis=-1)
+    quantizer = pq.MultiBit(2, axis=-1, integer_ratios=True)  # a grid for every profile
     for layer in model.layers:
         layer.kernel.assign(quantizer(layer.kernel))
     forget_peak()

@@ -191,22 +191,27 @@ def measure(steps, rounds, repeats):
     return times, first
 
 
-def whole_step(model, inner, rounds):
-    """Returns the median seconds of a training step with the bare optimizer, at batch 128."""
-    batch = 4 if model == "toy" else BATCH
+def compiled_network(model, optimizer):
+    """Returns the ResNet of a model's name, compiled."""
+    keras.utils.set_random_seed(0)
     network = make_network(model)
-    network.compile(
-        INNER[inner](), loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    )
+    network.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return network
+
+
+def random_images(batch):
+    """Returns images of 32 x 32 and labels."""
     random = np.random.default_rng(0)
     images = random.normal(size=(batch, 32, 32, 3)).astype("float32")
-    labels = random.integers(0, 10, batch)
-    times = []
-    for _ in range(rounds + 1):
-        start = time.perf_counter()
-        network.train_on_batch(images, labels)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+    return images, random.integers(0, 10, batch)
+
+
+def whole_step(model, inner, rounds):
+    """Returns the median seconds of a training step with the bare optimizer, at batch 128."""
+    network = compiled_network(model, INNER[inner]())
+    images, labels = random_images(4 if model == "toy" else BATCH)
+    step = {inner: lambda: network.train_on_batch(images, labels)}
+    return statistics.median(measure(step, rounds, 1)[0][inner])
 
 
 def peak_copies(label, options):
@@ -223,12 +228,21 @@ def memory_of(step, layout):
     bytes_of_weights = 4 * sum(int(np.prod(shape)) for _, shape in layout)
     step()
     step()
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # Linux forgets the peak
+    forget_peak()
     for _ in range(3):
         step()
+    print((resident("VmHWM") - resident("VmRSS")) / bytes_of_weights)
+
+
+def forget_peak():
+    """Makes Linux begin anew with the peak of the resident memory."""
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+
+
+def resident(key):
+    """Returns the resident memory of this process in bytes: "VmRSS" now, "VmHWM" at its peak."""
     status = pathlib.Path("/proc/self/status").read_text()
-    peak, now = (int(re.search(rf"{key}:\s+(\d+) kB", status)[1]) for key in ("VmHWM", "VmRSS"))
-    print((peak - now) * 1024 / bytes_of_weights)
+    return int(re.search(rf"{key}:\s+(\d+) kB", status)[1]) * 1024
 
 
 def main():

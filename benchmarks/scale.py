@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import pathlib
-import re
 import subprocess
 import sys
 import tempfile
@@ -103,10 +102,10 @@ def train_child(method, weights, folder):
     started = time.perf_counter()
     model.fit(x, y, batch_size=32, verbose=0)
     result = {"weights": model.count_params(), "train_seconds": time.perf_counter() - started}
-    result["train_peak"] = peak()
+    result["train_peak"] = optimizer_step.resident("VmHWM")
     del optimizer
     model.compile()  # without the state of the optimizer
-    forget_peak()
+    optimizer_step.forget_peak()
     result.update(write(model, "small" if METHODS[method] else "float", pathlib.Path(folder)))
     print(json.dumps(result))
 
@@ -121,7 +120,7 @@ def export_child(profile, weights, folder):
     quantizer = pq.MultiBit(2, axis=-1, integer_ratios=True)  # a grid for every profile
     for layer in model.layers:
         layer.kernel.assign(quantizer(layer.kernel))
-    forget_peak()
+    optimizer_step.forget_peak()
     result = {"weights": model.count_params(), **write(model, profile, pathlib.Path(folder))}
     print(json.dumps(result))
 
@@ -135,17 +134,11 @@ def write(model, profile, folder):
     else:
         pq.export(model, path, profile)
     seconds = time.perf_counter() - started
-    return {"export_seconds": seconds, "export_peak": peak(), "size": path.stat().st_size}
-
-
-def forget_peak():
-    pathlib.Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak():
-    """Returns the peak of the resident memory in bytes."""
-    status = pathlib.Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
+    return {
+        "export_seconds": seconds,
+        "export_peak": optimizer_step.resident("VmHWM"),
+        "size": path.stat().st_size,
+    }
 
 
 def in_a_process(what, name, weights):

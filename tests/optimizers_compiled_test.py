@@ -10,7 +10,7 @@ from keras import layers, ops
 
 import tf_proxquant as pq
 from tests import optimizers_cases as cases
-from tf_proxquant.optimizers import bundles, compiling
+from tf_proxquant.optimizers import bundles, graphs
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
@@ -145,7 +145,7 @@ class CompiledTest(unittest.TestCase):
             return any("_XlaMustCompile" in f.attr for f in graph.library.function)
 
         large, small = [(512, 256)], [(511, 256)]
-        self.assertEqual(math.prod(large[0]), compiling.LARGE)
+        self.assertEqual(math.prod(large[0]), graphs.LARGE)
         third_party = pq.ProxQuant(cases.ThirdPartyOptimizer(0.01), pq.Binary(), 1.0)
         for expected, optimizer, shapes in (
             (True, proxquant(jit_compile="auto"), large),
@@ -159,7 +159,7 @@ class CompiledTest(unittest.TestCase):
             with self.subTest(expected=expected, optimizer=optimizer.get_config()):
                 self.assertIs(compiled(optimizer, shapes), expected)
         with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
-            self.assertFalse(compiling.compiles(proxquant()))
+            self.assertFalse(graphs.compiles(proxquant()))
 
     def test_fit_with_a_sparse_gradient(self):
         """The gradient of an embedding is no tensor on TensorFlow."""

@@ -1,12 +1,10 @@
 """What ProxQuant and ProxConnect share: wrapping, selection, freeze and saving."""
 
-import contextlib
-
 import keras
 from keras import ops
 
 from tf_proxquant import schedules, selection
-from tf_proxquant.optimizers import arguments, compiling
+from tf_proxquant.optimizers import arguments, graphs
 from tf_proxquant.optimizers.bundles import make_bundles
 from tf_proxquant.quantizers import Quantizer
 from tf_proxquant.typing import Select, Strength, Tensor
@@ -71,7 +69,7 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
             return
         pairs = selection.resolve(self.select, self.quantizer, variables)
         self._quantizers = {self._var_key(v): quantizer for v, quantizer in pairs}
-        with _outside_graph():
+        with graphs.outside():
             self.inner_optimizer.build(variables)
             super().build(variables)
             if self.update_levels_every > 1:
@@ -86,7 +84,7 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         """
         if self._is_placed:
             return
-        with _outside_graph():
+        with graphs.outside():
             if all(_has_value(v) for v, _ in self.quantized_variables):
                 self._place_weights()
                 self._is_placed = True
@@ -181,8 +179,8 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         def update(grads):
             self._update(grads, trainable_variables, bundles)
 
-        if compiling.compiles(self):
-            compiling.run(update, grads)
+        if graphs.compiles(self):
+            graphs.run(update, grads)
         else:
             update(grads)
 
@@ -387,41 +385,7 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         return cls(**config)
 
 
-def repeat(times, move, state):
-    """Returns `state` moved `times` times, by `move(number of moves before, state)`.
-
-    For 0 or 1 times it says the same as `ops.cond`; but XLA runs the body of a loop on all cores,
-    the branch of a condition on one.
-
-    Args:
-      times: int32 scalar tensor, or None for once.
-      move: callable that returns lists of tensors like `state`.
-      state: list of tensors, or of lists of them.
-    """
-    if times is None:
-        return move(0, state)
-    return ops.while_loop(
-        lambda done, _: ops.less(done, times),
-        lambda done, state: (done + 1, move(done, state)),
-        (0, state),
-    )[1]
-
-
 def _has_value(variable):
     """False for a variable of TensorFlow that is created but not initialized."""
     is_initialized = getattr(variable.value, "is_initialized", None)
     return is_initialized is None or bool(is_initialized())
-
-
-def _outside_graph():
-    """A scope that runs eagerly, even where `build` is called while a graph is traced.
-
-    `fit` on the TensorFlow backend builds optimizers while it traces the first step, where
-    an assignment would become part of every step.
-    """
-    if keras.backend.backend() != "tensorflow":
-        return contextlib.nullcontext()
-    # Keras' lazy handle on the backend in use: the package itself does not need TensorFlow.
-    from keras.src.utils.module_utils import tensorflow
-
-    return tensorflow.init_scope()

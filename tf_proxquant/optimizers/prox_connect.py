@@ -6,8 +6,8 @@ import keras
 from keras import ops
 
 from tf_proxquant import prox, schedules
-from tf_proxquant.optimizers import arguments
-from tf_proxquant.optimizers.base import SNAP, QuantizingOptimizer, repeat
+from tf_proxquant.optimizers import arguments, graphs
+from tf_proxquant.optimizers.base import SNAP, QuantizingOptimizer
 from tf_proxquant.quantizers import Quantizer
 from tf_proxquant.typing import Select, Strength, Tensor
 
@@ -55,13 +55,7 @@ class ProxConnect(QuantizingOptimizer):
       freeze_step: int >= 0, the step from which on the selected weights are
         quantizer(u) and never move. None = never.
       update_levels_every: int >= 1, the steps between two fits of the levels, as in `ProxQuant`.
-      jit_compile: whether XLA compiles the inner update and the prox together on TensorFlow, where
-        the step is a graph that Keras does not compile itself: in `fit` on a CPU. It takes
-        seconds at the first step, makes each step faster than that of the bare inner optimizer
-        on large models, and rounds last bits in its own way. "auto" does so from 131,072 weights
-        on, unless a quantizer sorts (`optimal=True`, "median"), or the inner optimizer, a
-        schedule, a quantizer or a constraint is not from Keras or this package. Outside a graph
-        and under tf.distribute nothing is compiled.
+      jit_compile: True, False or "auto", as in `ProxQuant`.
       name: name of the optimizer.
 
     Raises: ValueError: for arguments out of range, and for arguments that belong to the
@@ -181,7 +175,7 @@ class ProxConnect(QuantizingOptimizer):
 
         states = [[before[bundle], *self._kept(bundle)] for bundle in latents]
         times = None if moves is None else ops.minimum(moves, 1)
-        return dict(zip(latents, repeat(times, relax, states), strict=True))
+        return dict(zip(latents, graphs.repeat(times, relax, states), strict=True))
 
     def _control(self, step):
         """Returns the scalar that the prox takes, None for "hard"."""

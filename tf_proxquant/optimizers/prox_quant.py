@@ -7,8 +7,8 @@ import keras
 from keras import ops
 
 from tf_proxquant import prox, schedules
-from tf_proxquant.optimizers import arguments
-from tf_proxquant.optimizers.base import HOLD, SNAP, QuantizingOptimizer, repeat
+from tf_proxquant.optimizers import arguments, graphs
+from tf_proxquant.optimizers.base import HOLD, SNAP, QuantizingOptimizer
 from tf_proxquant.quantizers import Quantizer
 from tf_proxquant.typing import Select, Strength
 
@@ -172,7 +172,7 @@ class ProxQuant(QuantizingOptimizer):
             if moves is not None:
                 weights = ops.where(ops.equal(moves, HOLD), before[bundle], weights)
             states.append([weights, *self._kept(bundle)])
-        return dict(zip(bundles, repeat(moves, move, states), strict=True))
+        return dict(zip(bundles, graphs.repeat(moves, move, states), strict=True))
 
     def _prox_and_clip(self, weights, quantizer, levels, tau):
         regularizer = self.regularizer or quantizer.regularizer

@@ -1,13 +1,15 @@
-"""When and how an update is compiled by XLA, on the TensorFlow backend.
+"""Graphs: when and how an update is compiled by XLA, and loops that compile well.
 
 Keras compiles whole training steps on JAX, and on TensorFlow where there is a GPU. On a CPU,
 TensorFlow runs an update operation by operation, each one a pass over the weights. XLA makes few
 passes of them.
 """
 
+import contextlib
 import math
 
 import keras
+from keras import ops
 
 # Weights from which "auto" compiles: fewer take less time than the compiler does.
 LARGE = 2**17
@@ -51,6 +53,37 @@ def run(function, tensors):
         function(list(tensors))
 
     _tensorflow().function(traced, jit_compile=True, autograph=False)(*tensors)
+
+
+def repeat(times, move, state):
+    """Returns `state` moved `times` times, by `move(number of moves before, state)`.
+
+    For 0 or 1 times it says the same as `ops.cond`; but XLA runs the body of a loop on all cores,
+    the branch of a condition on one.
+
+    Args:
+      times: int32 scalar tensor, or None for once.
+      move: callable that returns lists of tensors like `state`.
+      state: list of tensors, or of lists of them.
+    """
+    if times is None:
+        return move(0, state)
+    return ops.while_loop(
+        lambda done, _: ops.less(done, times),
+        lambda done, state: (done + 1, move(done, state)),
+        (0, state),
+    )[1]
+
+
+def outside():
+    """A scope that runs eagerly, even where `build` is called while a graph is traced.
+
+    `fit` on the TensorFlow backend builds optimizers while it traces the first step, where
+    an assignment would become part of every step.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return contextlib.nullcontext()
+    return _tensorflow().init_scope()
 
 
 def _parts(optimizer):

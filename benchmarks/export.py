@@ -24,7 +24,8 @@ import keras
 import numpy as np
 
 from tf_proxquant import litert, models
-from tf_proxquant.litert import convert, runtime, timing, verify
+from tf_proxquant.litert.check import runtime, timing, verify
+from tf_proxquant.litert.read import convert
 
 BINARY = [-0.1, 0.1]
 TERNARY = [-0.1, 0, 0.1]

@@ -27,7 +27,7 @@ import numpy as np
 
 import tf_proxquant as pq
 from benchmarks import optimizer_step
-from tf_proxquant.litert import convert
+from tf_proxquant.litert.read import convert
 
 COST = ("adam", "binary", "ternary rule", "2 bits", "2 bits optimal")
 METHODS = {

@@ -16,7 +16,7 @@ from keras import layers
 
 import tf_proxquant as pq
 from tf_proxquant import training
-from tf_proxquant.litert import convert
+from tf_proxquant.litert.read import convert
 from tf_proxquant.training.workdir import Workdir
 
 

@@ -19,7 +19,8 @@ import numpy as np
 from absl.testing import parameterized
 
 from tf_proxquant import litert, models
-from tf_proxquant.litert import archive, constants
+from tf_proxquant.litert.archive import constants
+from tf_proxquant.litert.archive import pqz as archive
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NUM_MUTATIONS = 3000

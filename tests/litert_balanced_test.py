@@ -12,7 +12,11 @@ import numpy as np
 from absl.testing import parameterized
 
 from tf_proxquant import litert, models
-from tf_proxquant.litert import balanced, convert, flatbuffer, matmul, planes, runtime, timing
+from tf_proxquant.litert.check import runtime, timing
+from tf_proxquant.litert.forms import planes
+from tf_proxquant.litert.plan import balanced
+from tf_proxquant.litert.read import convert, flatbuffer
+from tf_proxquant.litert.write import matmul
 
 UNLIMITED = 1e9
 

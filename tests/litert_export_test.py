@@ -14,7 +14,9 @@ import keras
 import numpy as np
 
 from tf_proxquant import litert, models
-from tf_proxquant.litert import convert, flatbuffer, levels, profiles, runtime
+from tf_proxquant.litert.check import runtime
+from tf_proxquant.litert.plan import profiles
+from tf_proxquant.litert.read import convert, flatbuffer, levels
 
 
 def small_cnn(seed=0):

@@ -14,7 +14,7 @@ import numpy as np
 from keras import layers
 
 from tf_proxquant import litert
-from tf_proxquant.litert import archive
+from tf_proxquant.litert.archive import pqz as archive
 
 NUM_FILES = 10_000
 SECONDS = 5  # for one file; a sound one takes milliseconds

@@ -16,7 +16,7 @@ import numpy as np
 
 from tf_proxquant import litert
 from tf_proxquant.litert import __main__ as command
-from tf_proxquant.litert import flatbuffer, untrusted
+from tf_proxquant.litert.read import flatbuffer, untrusted
 
 
 def mixed_model():

@@ -5,7 +5,7 @@ import unittest
 
 import numpy as np
 
-from tf_proxquant.litert import levels
+from tf_proxquant.litert.read import levels
 
 RANDOM = np.random.default_rng(0)
 

@@ -12,7 +12,11 @@ import numpy as np
 
 import tf_proxquant as pq
 from tf_proxquant import litert
-from tf_proxquant.litert import convert, exporting, flatbuffer, lookup, profiles, runtime, verify
+from tf_proxquant.litert import exporting
+from tf_proxquant.litert.check import runtime, verify
+from tf_proxquant.litert.plan import profiles
+from tf_proxquant.litert.read import convert, flatbuffer
+from tf_proxquant.litert.write import lookup
 
 ROWS, COLUMNS = 400, 48
 

@@ -12,7 +12,7 @@ import numpy as np
 from absl.testing import parameterized
 
 from tf_proxquant import litert
-from tf_proxquant.litert import runtime
+from tf_proxquant.litert.check import runtime
 
 layers = keras.layers
 KERNELS = ("kernel", "embeddings")

@@ -10,7 +10,7 @@ import json
 import sys
 
 from tf_proxquant import litert
-from tf_proxquant.litert import profiles
+from tf_proxquant.litert.plan import profiles
 
 
 def parse_arguments(arguments=None):

@@ -9,21 +9,13 @@ from typing import Any
 import keras
 
 from tf_proxquant import files
-from tf_proxquant.litert import (
-    balanced,
-    budget,
-    convert,
-    dynamic,
-    flatbuffer,
-    lookup,
-    profiles,
-    rewrite,
-    runtime,
-    static,
-)
-from tf_proxquant.litert import verify as verification
-from tf_proxquant.litert.archive import SUFFIX, compress
+from tf_proxquant.litert.archive.pqz import SUFFIX, compress
+from tf_proxquant.litert.check import runtime
+from tf_proxquant.litert.check import verify as verification
+from tf_proxquant.litert.plan import balanced, budget, dynamic, profiles, static
+from tf_proxquant.litert.read import convert, flatbuffer
 from tf_proxquant.litert.report import ExportReport
+from tf_proxquant.litert.write import lookup, rewrite
 from tf_proxquant.typing import PathLike
 
 MOVED_BACK = "moved back onto its grid by an ulp or two"

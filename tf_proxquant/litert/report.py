@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from tf_proxquant.litert import levels
+from tf_proxquant.litert.read import levels
 from tf_proxquant.typing import Tensor
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_proxquant.litert import levels
+from tf_proxquant.litert.read import levels
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tf_proxquant.litert import forms, levels, planes
+from tf_proxquant.litert.forms import encodings as forms
+from tf_proxquant.litert.forms import planes
+from tf_proxquant.litert.read import levels
 from tf_proxquant.litert.report import TensorRow
 
 # A form that keeps more than this share of the bytes is not worth its operators.

@@ -9,7 +9,7 @@ import struct
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tf_proxquant.litert import flatbuffer
+from tf_proxquant.litert.read import flatbuffer
 
 MIN_TABLE_BYTES = 8  # a table and the offset to it
 _MALFORMED = (

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from ai_edge_litert.schema_py_generated import TensorType
 
-from tf_proxquant.litert import flatbuffer
+from tf_proxquant.litert.read import flatbuffer
 
 # A file of n bytes decodes to at most this many weights per byte, whatever its shapes claim.
 MAX_EXPANSION = 64

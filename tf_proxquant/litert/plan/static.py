@@ -8,8 +8,11 @@ codes of each layer are written anew on the grid of its levels, with the bias in
 import numpy as np
 from ai_edge_litert.schema_py_generated import TensorType
 
-from tf_proxquant.litert import convert, flatbuffer, forms, levels, rewrite, runtime
+from tf_proxquant.litert.check import runtime
+from tf_proxquant.litert.forms import encodings as forms
+from tf_proxquant.litert.read import convert, flatbuffer, levels
 from tf_proxquant.litert.report import TensorRow
+from tf_proxquant.litert.write import rewrite
 
 # Operators with weights at input 1 and an int32 bias at input 2, and their channel axis.
 LAYERS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}

@@ -1,6 +1,9 @@
 """The small profile within a latency budget: which weights stay in the fast form."""
 
-from tf_proxquant.litert import flatbuffer, profiles, rewrite, timing
+from tf_proxquant.litert.check import timing
+from tf_proxquant.litert.plan import profiles
+from tf_proxquant.litert.read import flatbuffer
+from tf_proxquant.litert.write import rewrite
 
 MAX_TRIALS = 6
 

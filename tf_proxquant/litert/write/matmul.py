@@ -26,7 +26,9 @@ from ai_edge_litert.schema_py_generated import (
     TensorType,
 )
 
-from tf_proxquant.litert import flatbuffer, forms, rewrite
+from tf_proxquant.litert.forms import encodings as forms
+from tf_proxquant.litert.read import flatbuffer
+from tf_proxquant.litert.write import rewrite
 
 
 @dataclasses.dataclass(frozen=True)

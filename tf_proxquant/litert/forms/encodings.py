@@ -17,7 +17,7 @@ from ai_edge_litert.schema_py_generated import (
 )
 
 from tf_proxquant import packing
-from tf_proxquant.litert import flatbuffer, levels
+from tf_proxquant.litert.read import flatbuffer, levels
 
 # Bytes of a tensor, an operator and their vectors in a file without names, measured on such files.
 OPERATOR_BYTES = 90

@@ -7,8 +7,9 @@ activations. Convolutions are left alone: over int2 weights they return garbage 
 
 from ai_edge_litert.schema_py_generated import BuiltinOperator
 
-from tf_proxquant.litert import forms, lookup, rewrite
+from tf_proxquant.litert.forms import encodings as forms
 from tf_proxquant.litert.report import TensorRow
+from tf_proxquant.litert.write import lookup, rewrite
 
 FULLY_CONNECTED_VERSIONS = {8: 12, 4: 12, 2: 14}
 NOTES = ("activations of dense layers are rounded to 8 bits at run time",)

@@ -23,9 +23,11 @@ from ai_edge_litert.schema_py_generated import (
 )
 
 from tf_proxquant import packing
-from tf_proxquant.litert import flatbuffer, forms, levels, rewrite
-from tf_proxquant.litert.planes import sign_table
+from tf_proxquant.litert.forms import encodings as forms
+from tf_proxquant.litert.forms.planes import sign_table
+from tf_proxquant.litert.read import flatbuffer, levels
 from tf_proxquant.litert.report import TensorRow
+from tf_proxquant.litert.write import rewrite
 
 LOOKUP_VERSIONS = {8: 4, 4: 4, 2: 5}
 # Whole numbers that float32 can tell apart: places in a list of levels are computed in it.

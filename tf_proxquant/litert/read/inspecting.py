@@ -8,8 +8,9 @@ import numpy as np
 from ai_edge_litert.schema_py_generated import TensorType
 
 from tf_proxquant import packing
-from tf_proxquant.litert import decoding, flatbuffer, planes, untrusted
-from tf_proxquant.litert.convert import MissingFileError
+from tf_proxquant.litert.forms import planes
+from tf_proxquant.litert.read import decoding, flatbuffer, untrusted
+from tf_proxquant.litert.read.convert import MissingFileError
 from tf_proxquant.litert.report import ExportReport, TensorRow
 from tf_proxquant.typing import PathLike
 

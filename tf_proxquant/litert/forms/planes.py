@@ -11,7 +11,8 @@ from ai_edge_litert.schema_py_generated import (
 )
 
 from tf_proxquant import packing
-from tf_proxquant.litert import forms, levels
+from tf_proxquant.litert.forms import encodings as forms
+from tf_proxquant.litert.read import levels
 
 # Row i holds the bits of i as signs, the lowest first.
 SIGN_ROWS = 2 * packing.unpack_codes(bytes(range(256)), 1, 2048).astype(np.int8).reshape(256, 8) - 1

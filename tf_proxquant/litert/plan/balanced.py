@@ -8,8 +8,12 @@ import dataclasses
 
 import numpy as np
 
-from tf_proxquant.litert import flatbuffer, forms, levels, matmul, planes, timing
+from tf_proxquant.litert.check import timing
+from tf_proxquant.litert.forms import encodings as forms
+from tf_proxquant.litert.forms import planes
+from tf_proxquant.litert.read import flatbuffer, levels
 from tf_proxquant.litert.report import TensorRow
+from tf_proxquant.litert.write import matmul
 
 DEFAULT_SLOWDOWN = 1.25
 # Costs in the time of one multiply-add of a float convolution (20 ps on an AMD EPYC core with AVX2,

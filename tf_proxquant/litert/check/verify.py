@@ -4,7 +4,9 @@ import keras
 import numpy as np
 from ai_edge_litert.schema_py_generated import BuiltinOperator
 
-from tf_proxquant.litert import flatbuffer, lookup, rewrite, runtime
+from tf_proxquant.litert.check import runtime
+from tf_proxquant.litert.read import flatbuffer
+from tf_proxquant.litert.write import lookup, rewrite
 
 DYNAMIC_SIZE = 16  # for a dimension other than the batch that the model leaves open
 BATCH = 3

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 from ai_edge_litert.schema_py_generated import AddOptionsT, BuiltinOperator, TensorType
 
-from tf_proxquant.litert import flatbuffer, forms, levels
+from tf_proxquant.litert.forms import encodings as forms
+from tf_proxquant.litert.read import flatbuffer, levels
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ import zlib
 import numpy as np
 
 from tf_proxquant import packing
-from tf_proxquant.litert import constants
+from tf_proxquant.litert.archive import constants
 from tf_proxquant.typing import PathLike
 
 SUFFIX = ".pqz"

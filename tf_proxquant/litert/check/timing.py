@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from tf_proxquant.litert import runtime
+from tf_proxquant.litert.check import runtime
 
 ROUND_SECONDS = 0.002  # short, so that some rounds pass undisturbed on a busy machine
 MIN_ROUNDS, MAX_ROUNDS = 8, 200

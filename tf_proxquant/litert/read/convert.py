@@ -7,7 +7,7 @@ import tempfile
 import keras
 import numpy as np
 
-from tf_proxquant.litert import untrusted
+from tf_proxquant.litert.read import untrusted
 
 FIXED_BATCH = "batch fixed at 1: LiteRT has no looped recurrent layer over an open batch"
 

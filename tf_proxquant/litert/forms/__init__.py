@@ -1,0 +1,1 @@
+"""How one tensor is stored exactly."""

@@ -1,0 +1,1 @@
+"""Which form each weight gets: one file for each profile."""

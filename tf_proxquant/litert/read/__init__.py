@@ -1,0 +1,1 @@
+"""A Keras model or a .tflite file as editable objects."""

@@ -1,0 +1,1 @@
+"""Puts the forms of a plan into a model."""

@@ -14,8 +14,8 @@ import keras
 import numpy as np
 
 from tf_proxquant import litert, models
+from tf_proxquant.litert import plan
 from tf_proxquant.litert.check import runtime
-from tf_proxquant.litert.plan import profiles
 from tf_proxquant.litert.read import convert, flatbuffer, levels
 
 
@@ -109,8 +109,13 @@ class ExportTest(unittest.TestCase):
         conv = model.layers[1].kernel
         codes = np.random.default_rng(0).integers(-7, 8, conv.shape).astype("float32")
         conv.assign(np.float32(0.0317) * codes)
-        strict = litert.export(model, self.path, max_ulps=0)
-        self.assertEqual(strict.rows[0].form, "float32")
+        with self.assertWarnsRegex(UserWarning, "conv2d.*integer grid.*small"):
+            blurred = litert.export(model, self.path, max_ulps=0)
+        self.assertEqual(blurred.rows[0].form, "float32")
+        self.path.unlink()
+        with self.assertRaisesRegex(ValueError, "conv2d.*strict=True"):
+            litert.export(model, self.path, max_ulps=0, strict=True)
+        self.assertFalse(self.path.exists())
         report = litert.export(model, self.path)
         self.assertEqual(report.rows[0].form, "int8")
         self.assertIn("ulp", report.rows[0].reason)
@@ -155,6 +160,38 @@ class ExportTest(unittest.TestCase):
         self.assertEqual(os.listdir(self.folder), ["model.tflite"])
         self.assertEqual(self.path.read_bytes(), b"old")
 
+    def test_every_tensor_has_a_name_of_its_own(self):
+        model = small_cnn()
+        for profile in ("fast", "portable", "balanced", "dynamic"):
+            report = litert.export(model, self.path, profile)
+            file = flatbuffer.Model(self.path.read_bytes())
+            names = [tensor.name for graph in file.subgraphs for tensor in graph.tensors]
+            self.assertNotIn(None, names)
+            self.assertEqual(len(set(names)), len(names), profile)
+            rows = [row.name for row in report.rows]
+            self.assertEqual(len(set(rows)), len(rows), profile)
+            self.assertLessEqual({name.encode() for name in rows}, set(names), profile)
+
+    def test_code_minus_128_is_stored(self):
+        model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(32)])
+        kernel = model.layers[0].kernel
+        codes = np.random.default_rng(0).integers(-128, 128, kernel.shape)
+        codes[0] = -128
+        kernel.assign(0.01 * codes)
+        for profile in ("fast", "portable", "small"):
+            (row,) = litert.export(model, self.path, profile).rows
+            self.assertRegex(row.form, "int8", profile)
+
+    def test_equally_spaced_levels_without_zero_take_two_bits(self):
+        model = keras.Sequential([keras.Input((512,)), keras.layers.Dense(64)])
+        kernel = model.layers[0].kernel
+        scales = np.random.default_rng(1).uniform(0.5, 1.5, 64).astype("float32")
+        kernel.assign(scales * np.random.default_rng(0).choice([-3, -1, 1, 3], kernel.shape))
+        report = litert.export(model, self.path, "small")
+        self.assertEqual([(row.form, row.bits) for row in report.rows], [("int2 shifted", 2)])
+        self.assertEqual(litert.inspect(self.path).rows[0].form, "int2 shifted")
+        self.assertLess(report.ratio, 0.09)
+
     def test_a_nan_weight_is_named(self):
         model = small_cnn()
         kernel = model.layers[-1].kernel.numpy()
@@ -166,8 +203,8 @@ class ExportTest(unittest.TestCase):
 
     def test_a_file_that_fails_its_check_replaces_nothing(self):
         self.path.write_bytes(b"old")
-        strict = dataclasses.replace(profiles.PROFILES["fast"], error_budget=-1.0)
-        no_budget = unittest.mock.patch.dict(profiles.PROFILES, fast=strict)
+        strict = dataclasses.replace(plan.PROFILES["fast"], error_limit=-1.0)
+        no_budget = unittest.mock.patch.dict(plan.PROFILES, fast=strict)
         with no_budget, self.assertRaisesRegex(litert.VerificationError, "Outputs differ"):
             litert.export(small_cnn(), self.path)
         self.assertEqual(os.listdir(self.folder), ["model.tflite"])

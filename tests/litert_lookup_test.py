@@ -12,11 +12,11 @@ import numpy as np
 
 import tf_proxquant as pq
 from tf_proxquant import litert
-from tf_proxquant.litert import exporting
+from tf_proxquant.litert import plan, write
 from tf_proxquant.litert.check import runtime, verify
-from tf_proxquant.litert.plan import profiles
+from tf_proxquant.litert.forms import tables
+from tf_proxquant.litert.plan import small
 from tf_proxquant.litert.read import convert, flatbuffer
-from tf_proxquant.litert.write import lookup
 
 ROWS, COLUMNS = 400, 48
 
@@ -72,8 +72,9 @@ class LookupTest(unittest.TestCase):
 
     def test_a_list_of_levels_is_smaller_than_a_wider_grid(self):
         codes = table([-127, -45, 45, 127])
-        self.assertEqual((lookup.encode(codes).bits, lookup.encode(codes, 4).bits), (2, 8))
-        self.assertIsNone(lookup.encode(np.random.default_rng(0).normal(size=(ROWS, COLUMNS))))
+        bits = tables.find_table(codes).bits, tables.find_table(codes, 4).bits
+        self.assertEqual(bits, (2, 8))
+        self.assertIsNone(tables.encode_rows(np.random.default_rng(0).normal(size=(ROWS, COLUMNS))))
 
     def test_a_table_that_a_dense_layer_shares_is_stored_once(self):
         model = pq.models.lstm_language_model(ROWS, COLUMNS, COLUMNS, tied=True)
@@ -90,9 +91,9 @@ class LookupTest(unittest.TestCase):
     def test_a_wrong_row_is_found(self):
         values = table([-1, 1])
         content, _ = convert.convert(embedding(values))
-        file, _, exact = exporting.encode(
-            content, profiles.get("small"), True, prepare=lookup.prepare
-        )
+        model = flatbuffer.Model(content)
+        changes = small.plan(model, plan.Request("small")).changes
+        file, exact = write.apply(model, changes)
         verify.check_weights(file, exact)
         ((key, weights),) = exact.items()
         weights = weights.copy()

@@ -165,11 +165,21 @@ class OperatorsTest(parameterized.TestCase):
         self.assertEqual(forms["FULLY_CONNECTED"], "int4 direct")
         self.assertEqual(forms["GATHER"], "int2 direct")
 
-    def test_dynamic_leaves_convolutions_exact(self):
-        model = put_on_grid(CASES["conv"](), [-0.125, 0, 0.125])
+    @parameterized.parameters("conv", "conv_strided_norm", "depthwise_norm", "conv1d", "separable")
+    def test_dynamic_feeds_bytes_straight_into_convolutions(self, name):
+        model = put_on_grid(CASES[name](), np.arange(-7, 8) / 32)
         report = litert.export(model, self.path, "dynamic")
-        self.assertEqual([row.form for row in report.rows], ["int8"])
-        self.assertLess(report.max_error, 2e-5)
+        self.assertEqual({row.form for row in report.rows}, {"int8 direct"}, str(report))
+        self.assertGreater(report.max_error, 2e-5)
+        self.assertLess(report.max_error, 0.05)
+
+    def test_dynamic_never_gives_code_minus_eight_to_a_dense_layer(self):
+        """int4 FULLY_CONNECTED multiplies it wrongly on the builtin kernels."""
+        for low, form in ((-7, "int4 direct"), (-8, "int8 direct")):
+            model = put_on_grid(CASES["dense_norm"](), np.arange(low, 8) / 32)
+            report = litert.export(model, self.path, "dynamic")
+            self.assertEqual([row.form for row in report.rows], [form])
+            self.assertLess(report.max_error, 0.03)
 
     @parameterized.parameters("conv_strided_norm", "depthwise_norm", "dense_norm", "two_in_two_out")
     def test_static_keeps_uneven_grids_exact_under_integer_activations(self, name):

@@ -4,7 +4,7 @@ from tf_proxquant.litert.archive.pqz import expand
 from tf_proxquant.litert.check.runtime import Runner, predict
 from tf_proxquant.litert.check.verify import VerificationError
 from tf_proxquant.litert.exporting import export
-from tf_proxquant.litert.read.inspecting import inspect
+from tf_proxquant.litert.inspecting import inspect
 from tf_proxquant.litert.report import ExportReport, TensorRow
 from tf_proxquant.litert.summary import summary
 

@@ -10,7 +10,7 @@ import json
 import sys
 
 from tf_proxquant import litert
-from tf_proxquant.litert.plan import profiles
+from tf_proxquant.litert import plan
 
 
 def parse_arguments(arguments=None):
@@ -21,7 +21,7 @@ def parse_arguments(arguments=None):
     )
     parser.add_argument("model", help=".keras, .h5 or .tflite file")
     parser.add_argument("path", nargs="?", help="the .tflite file to write; without it, inspect")
-    parser.add_argument("--profile", default="fast", help=f"one of {sorted(profiles.PROFILES)}")
+    parser.add_argument("--profile", default="fast", help=f"one of {sorted(plan.PROFILES)}")
     parser.add_argument("--batch_size", type=int, help="fix the batch dimension")
     parser.add_argument("--max_slowdown", type=float, help="latency allowed over the float file")
     parser.add_argument("--archive", action="store_true", help="also write a .pqz archive")

@@ -1,24 +1,28 @@
 """Keras model in, verified low-bit .tflite file out."""
 
-import functools
+import dataclasses
 import os
 import pathlib
+import warnings
 import zlib
 from typing import Any
 
 import keras
 
 from tf_proxquant import files
-from tf_proxquant.litert.archive.pqz import SUFFIX, compress
-from tf_proxquant.litert.check import runtime
+from tf_proxquant.litert import plan as plans
+from tf_proxquant.litert import write
+from tf_proxquant.litert.archive import SUFFIX, compress
+from tf_proxquant.litert.check import runtime, timing
 from tf_proxquant.litert.check import verify as verification
-from tf_proxquant.litert.plan import balanced, budget, dynamic, profiles, static
-from tf_proxquant.litert.read import convert, flatbuffer
-from tf_proxquant.litert.report import ExportReport
-from tf_proxquant.litert.write import lookup, rewrite
+from tf_proxquant.litert.read import convert, flatbuffer, integer
+from tf_proxquant.litert.read.weights import restore_grids
+from tf_proxquant.litert.report import ExportReport, TensorRow
 from tf_proxquant.typing import PathLike
 
 MOVED_BACK = "moved back onto its grid by an ulp or two"
+TIMED = "{:.2f} times the float latency, measured here on XNNPACK, one thread, batch 1"
+MAX_TRIALS = 6
 
 
 def export(
@@ -28,6 +32,7 @@ def export(
     *,
     verify: bool = True,
     archive: bool = False,
+    strict: bool = False,
     inputs: Any = None,
     batch_size: int | None = None,
     input_signature: Any = None,
@@ -48,25 +53,30 @@ def export(
       model_or_path: built `keras.Model`, or the path of a .keras, .h5 or float .tflite file. A
         model is only read.
       path: of the file to write, ending in .tflite. Replaced at the end, in one step.
-      profile: "fast": int8 codes behind DEQUANTIZE, float speed. "small": the smallest form of each
-        tensor, 1 to 8 bits. "balanced": convolutions as matrix products over 1 to 4 bits where that
-        pays, the rest as fast; needs a fixed input size. "dynamic": for dense and recurrent models,
-        integer weights straight into FULLY_CONNECTED and EMBEDDING_LOOKUP, the least memory and
-        time; activations are rounded to 8 bits at run time, and the report gives the error.
-        "static": integer activations too, calibrated on `representative_data`, for accelerators.
+      profile: "fast": int8 codes behind DEQUANTIZE, float speed. "portable": int8 codes with one
+        scale, the channel's scale behind the operator: float numbers on every reader. "small": the
+        smallest form of each tensor, 1 to 8 bits. "balanced": convolutions as matrix products over
+        1 to 4 bits where that pays, the rest as fast. "dynamic": integer weights straight into
+        dense layers, convolutions and lookups, the least memory and time; activations are rounded
+        to 8 bits at run time, and the report gives the error. "static": integer activations too,
+        calibrated on `representative_data`, for integer processors.
       verify: decode every weight with the LiteRT runtime and compare it bit for bit with the float
         file; compare outputs with the float file and with Keras, on XNNPACK and on the builtin
         kernels, to 2e-5 of the largest output.
       archive: also write `path` + ".pqz", the smallest archive of the file, from which `expand`
         gives it back byte for byte.
-      inputs: arrays to verify with, as for `predict`; random ones by default.
+      strict: raise where a tensor that lies on a grid stays float, instead of a warning.
+      inputs: arrays to verify with, as for `predict`; by default the representative data where
+        there are any, else random ones.
       batch_size: fixes the batch dimension; None leaves it dynamic.
       input_signature: as for `keras.Model.export`.
-      strip_names: drop tensor names and metadata; by default only in the small profiles.
+      strip_names: drop the names of all tensors but weights, inputs and outputs, and the metadata;
+        by default only in "small".
       max_slowdown: latency allowed over that of the float file, at batch 1 on one thread with
-        XNNPACK, checked by timing. By default 1.25 for "balanced"; for "small" no limit, but forms
-        that are decoded at every call only where that is in proportion to the operator's work.
-        math.inf takes the smallest form whatever it costs.
+        XNNPACK, checked by timing, so that the file depends on the machine. By default nothing is
+        timed: "balanced" plans for an estimated 1.25, "small" takes forms that are decoded at every
+        call only where that is in proportion to the operator's work. math.inf takes the smallest
+        form whatever it costs.
       max_ulps: units in the last place by which a weight may move back onto an integer grid that
         the BatchNorm fold rounded it off, which the report tells; 0 keeps all bits of the
         converted file and leaves such tensors float or in a slower form. See `levels.undo_blur`.
@@ -80,48 +90,38 @@ def export(
       as it was.
     """
     target = check_target(path)
-    settings = profiles.get(profile)
-    dynamic.check_bits(dense_bits)
-    if max_slowdown is not None and not (settings.is_budgeted or settings.is_balanced):
-        raise ValueError(
-            'max_slowdown goes with the profiles "small" and "balanced". '
-            f"Received: max_slowdown={max_slowdown!r} with profile={profile!r}"
-        )
+    settings = plans.get(profile)
+    request = plans.Request(profile, max_slowdown, dense_bits)
     source = convert.load(model_or_path)
-    if settings.is_static:
-        static.check_data(source, representative_data)
-    strip = settings.strip_names if strip_names is None else strip_names
+    if settings.is_integer:
+        integer.check_data(source, representative_data)
+        inputs = representative_data if inputs is None else inputs
     signature = {"batch_size": batch_size, "input_signature": input_signature}
     float_content, remarks = _to_float(source, **signature)
-    grid_content, moved_back = rewrite.restore_grids(float_content, max_ulps)
-    if settings.is_static:
-        content, rows, exact, notes = static.encode(
-            source, grid_content, representative_data, strip, **signature
-        )
-    else:
-        encode_all = functools.partial(
-            encode,
-            grid_content,
-            settings,
-            strip,
-            moved_back,
-            prepare=_preparation(settings, dense_bits),
-        )
-        content, rows, exact, notes = _choose(grid_content, settings, encode_all, max_slowdown)
-    model = None if isinstance(source, bytes) else source
-    errors = check(content, float_content, exact, model, inputs, settings) if verify else {}
-    archive_bytes = _write_files(target, content, archive)
-    return ExportReport(
+    base, moved_back = restore_grids(float_content, max_ulps)
+    if settings.is_integer:
+        request = dataclasses.replace(request, float_model=flatbuffer.Model(base))
+        base = integer.to_integer(source, base, representative_data, **signature)
+    names = settings.names if strip_names is None else not strip_names
+    content, plan, weights = _encode(base, settings, request, names)
+    report = ExportReport(
         path=str(target),
         profile=profile,
         bytes=len(content),
         float_bytes=len(float_content),
         gzip_bytes=len(zlib.compress(content, 6)),
-        rows=rows,
-        errors=errors,
-        notes=(*remarks, *notes),
-        archive_bytes=archive_bytes,
+        rows=tuple(
+            TensorRow.of_change(change, MOVED_BACK if change.weight.key in moved_back else "")
+            for change in plan.changes
+        ),
+        notes=(*remarks, *plan.notes),
     )
+    report_floats(report, strict)
+    if verify:
+        model = None if isinstance(source, bytes) else source
+        errors = check(content, float_content, weights, model, inputs, settings)
+        report = dataclasses.replace(report, errors=errors)
+    return dataclasses.replace(report, archive_bytes=_write_files(target, content, archive))
 
 
 def _to_float(source, **signature):
@@ -132,6 +132,47 @@ def _to_float(source, **signature):
     return convert.convert(source, **signature)
 
 
+def _encode(base, settings, request, names):
+    """(bytes of the new file, its plan, the weights to find in it) of the bytes of a file.
+
+    A plan knows no clock. Where the user asks for a latency, files are timed against `base`, and
+    planned anew with less to spend until one keeps to it.
+    """
+    asked = request.max_slowdown
+    for _ in range(MAX_TRIALS):
+        model = flatbuffer.Model(base)
+        plan = settings.plan(model, request)
+        content, weights = write.apply(model, plan.changes, names)
+        if asked is None or request.is_unlimited or request.max_slowdown == 1:
+            break
+        slowdown = timing.confirmed_slowdown(content, base, asked)
+        plan = dataclasses.replace(plan, notes=(*plan.notes, TIMED.format(slowdown)))
+        if slowdown <= asked:
+            break
+        share = 0.9 * (asked - 1) / (slowdown - 1)
+        request = dataclasses.replace(request, max_slowdown=1 + share * (request.max_slowdown - 1))
+    return content, plan, weights
+
+
+def report_floats(report, strict):
+    """Warns of the tensors that lie on a grid and stay float, or raises where `strict`."""
+    rows = [row for row in report.rows if row.is_left_float]
+    if not rows:
+        return
+    share = sum(row.bytes_after for row in rows) / report.bytes
+    listed = "; ".join(f"{row.name} ({row.reason})" for row in rows[:5])
+    more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
+    message = (
+        f"{len(rows)} weight tensors with few levels stay float, {100 * share:.0f} % of the file: "
+        f"{listed}{more}. Train with levels that are whole multiples of a scale for each output "
+        "channel (the default of every quantizer: integer_ratios=True, narrow_range=True, "
+        f'axis=-1 or None), or take profile="small". Received: profile={report.profile!r}'
+    )
+    if strict:
+        raise ValueError(f"{message}, strict=True. Nothing was written.")
+    warnings.warn(message, stacklevel=3)
+
+
 def _write_files(target, content, archive):
     """Writes the file and, if asked, its archive beside it; returns the size of the archive."""
     packed = compress(content) if archive else None
@@ -140,25 +181,6 @@ def _write_files(target, content, archive):
         return None
     write_file(target.with_name(target.name + SUFFIX), packed)
     return len(packed)
-
-
-def _preparation(settings, dense_bits):
-    """The `prepare` of `encode`, or None."""
-    if settings.is_dynamic:
-        return functools.partial(dynamic.prepare, dense_bits=dense_bits)
-    if settings.looks_up:
-        return functools.partial(lookup.prepare, few_weights=profiles.FEW_WEIGHTS)
-    return None
-
-
-def _choose(float_content, settings, encode_all, max_slowdown):
-    """What `encode_all` returns, within `max_slowdown`, and notes for the report."""
-    if settings.is_balanced:
-        max_slowdown = balanced.DEFAULT_SLOWDOWN if max_slowdown is None else max_slowdown
-        return balanced.encode(float_content, max_slowdown, encode_all)
-    if settings.is_budgeted and max_slowdown is not None:
-        return budget.encode(float_content, max_slowdown, settings, encode_all)
-    return *encode_all(), dynamic.NOTES if settings.is_dynamic else ()
 
 
 def check_target(path):
@@ -175,38 +197,6 @@ def check_target(path):
     return target
 
 
-def encode(float_content, settings, strip_names, moved_back=(), prepare=None, accepts=None):
-    """Re-encodes a float file.
-
-    Args:
-      float_content: bytes of the file.
-      settings: `profiles.Profile` for the weights that `prepare` leaves.
-      strip_names: drop tensor names and metadata.
-      moved_back: keys of the weights whose rows say so, see `rewrite.restore_grids`.
-      prepare: None, or a function (`flatbuffer.Model`) -> (rows, weights) that edits it first.
-      accepts: see `profiles.choose`.
-
-    Returns: (bytes of the new file, tuple of `TensorRow`, weights to find in it: dict
-      {(subgraph, tensor index): float32 array}).
-    """
-    model = flatbuffer.Model(float_content)
-    rows, exact_weights = prepare(model) if prepare else ([], [])
-    weights = rewrite.find_weights(model)
-    chosen = []
-    for weight in weights:
-        remark = MOVED_BACK if (weight.graph, weight.index) in moved_back else ""
-        chosen.append(profiles.choose(weight, settings, remark, accepts))
-    encodings = [encoding for encoding, _ in chosen]
-    rewrite.replace(model, weights, encodings)
-    exact_weights = exact_weights + [
-        weight for weight, encoding in zip(weights, encodings, strict=True) if encoding is not None
-    ]
-    moved = model.prune()
-    model.strip(names=strip_names)
-    exact = {(w.graph, int(moved[w.graph][w.index])): w.values for w in exact_weights}
-    return model.to_bytes(), (*rows, *(row for _, row in chosen)), exact
-
-
 def check(content, float_content, exact, model, inputs, settings):
     """Verifies a file; returns its output errors by kernel set.
 
@@ -220,10 +210,10 @@ def check(content, float_content, exact, model, inputs, settings):
     references = None if model is None else verification.keras_outputs(model, runner, inputs)
     errors = verification.measure_errors(content, float_content, inputs, references)
     for kernels, error in errors.items():
-        if error > settings.error_budget:
+        if error > settings.error_limit:
             raise verification.VerificationError(
                 f"Outputs differ by {error:.1e} of the largest output on the {kernels} kernels, "
-                f"more than {settings.error_budget:.0e}. Nothing was written."
+                f"more than {settings.error_limit:.0e}. Nothing was written."
             )
     return errors
 

@@ -6,6 +6,11 @@ from typing import Any
 from tf_proxquant.litert.read import levels
 from tf_proxquant.typing import Tensor
 
+# Reasons for float weights that lose nothing.
+TOO_SMALL = "too small to gain"
+DEPTHWISE = "a product for each channel would cost more time than its bytes are worth"
+KEPT_ON_PURPOSE = (TOO_SMALL, DEPTHWISE)
+
 
 @dataclasses.dataclass(frozen=True)
 class TensorRow:
@@ -46,6 +51,26 @@ class TensorRow:
             bytes_before=4 * values.size,
             **fields,
         )
+
+    @classmethod
+    def of_change(cls, change, remark="") -> "TensorRow":
+        """The row of a `plan.Change`."""
+        weight, form = change.weight, change.form
+        return cls.of(
+            weight.values,
+            name=weight.name,
+            operators=change.read_by,
+            form=form.name if form else "float32",
+            bits=form.bits if form else 32,
+            bytes_after=form.num_bytes if form else weight.values.nbytes,
+            reason=change.reason or remark,
+        )
+
+    @property
+    def is_left_float(self) -> bool:
+        """Whether few levels are stored as floats although their bytes matter."""
+        has_levels = self.num_levels is not None
+        return has_levels and self.form == "float32" and self.reason not in KEPT_ON_PURPOSE
 
 
 @dataclasses.dataclass(frozen=True)

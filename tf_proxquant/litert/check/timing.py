@@ -34,6 +34,19 @@ def measure_slowdown(content, reference, seconds=0.6, kernels="xnnpack"):
     return best[1] / best[0]
 
 
+def confirmed_slowdown(content, reference, limit):
+    """As `measure_slowdown`; what seems slower than `limit` is measured up to three times.
+
+    A busy machine must not cost bytes.
+    """
+    measured = np.inf
+    for _ in range(3):
+        measured = min(measured, measure_slowdown(content, reference))
+        if measured <= limit:
+            break
+    return measured
+
+
 def measure_latency(content):
     """Seconds per call of a file at batch 1 on XNNPACK with one thread; the fastest of 8 rounds."""
     interpreter = _prepared(content)

@@ -4,9 +4,8 @@ import keras
 import numpy as np
 from ai_edge_litert.schema_py_generated import BuiltinOperator
 
-from tf_proxquant.litert.check import runtime
+from tf_proxquant.litert.check import probes, runtime
 from tf_proxquant.litert.read import flatbuffer
-from tf_proxquant.litert.write import lookup, rewrite
 
 DYNAMIC_SIZE = 16  # for a dimension other than the batch that the model leaves open
 BATCH = 3
@@ -30,7 +29,7 @@ def check_weights(content, weights):
     _check_lookups(content, weights)
     for number in sorted({number for number, _ in weights}):
         wanted = [index for graph, index in weights if graph == number]
-        probe = rewrite.decoder_probe(content, number, wanted)
+        probe = probes.decoder_probe(content, number, wanted)
         for kernels in runtime.KERNELS:
             for index, decoded in zip(wanted, _run_probe(probe, kernels), strict=True):
                 if not np.array_equal(decoded, weights[number, index]):
@@ -61,10 +60,10 @@ def _check_lookups(content, weights):
     """Looks up every row of the tables among `weights` and takes them out."""
     model = flatbuffer.Model(content)
     for number, index in list(weights):
-        if index in rewrite.decoded_tensors(model, model.subgraphs[number]):
+        if index in probes.decoded_tensors(model, model.subgraphs[number]):
             continue
         expected = weights.pop((number, index))
-        probe = lookup.probe(content, number, index)
+        probe = probes.lookup_probe(content, number, index)
         for kernels in runtime.KERNELS:
             runner = runtime.Runner(probe, kernels)
             places = np.arange(len(expected), dtype=np.int32)

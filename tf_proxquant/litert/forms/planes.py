@@ -6,17 +6,15 @@ from ai_edge_litert.schema_py_generated import (
     CastOptionsT,
     GatherOptionsT,
     MulOptionsT,
-    ReshapeOptionsT,
     TensorType,
 )
 
 from tf_proxquant import packing
-from tf_proxquant.litert.forms import encodings as forms
+from tf_proxquant.litert.forms.codes import broadcastable
+from tf_proxquant.litert.forms.form import OPERATOR_BYTES, Decoded
 from tf_proxquant.litert.read import levels
 
-# Row i holds the bits of i as signs, the lowest first.
-SIGN_ROWS = 2 * packing.unpack_codes(bytes(range(256)), 1, 2048).astype(np.int8).reshape(256, 8) - 1
-TABLE_NAME = b"tf_proxquant/signs"
+BIT_COST = 0.6  # ns per weight: CAST, GATHER, RESHAPE, MUL
 
 
 def encode_planes(weights, axis=None):
@@ -28,7 +26,7 @@ def encode_planes(weights, axis=None):
       weights: float32 array.
       axis: the axis that keeps its own s, or None.
 
-    Returns: `forms.Encoding`, or None for other levels or a size that eight does not divide.
+    Returns: `Decoded`, or None for other levels or a size that eight does not divide.
     """
     found = levels.read_levels(weights, axis, 2)
     if found is None or weights.size % 8:
@@ -37,34 +35,18 @@ def encode_planes(weights, axis=None):
     if (np.abs(low) != np.abs(high)).any():
         return None
     bits = packing.pack_codes((weights > 0).astype(np.uint8), 1)
-    scales = forms.broadcastable(np.abs(high), weights.ndim, axis)
-    num_bytes = bits.nbytes + scales.nbytes + 4 * forms.OPERATOR_BYTES
+    scales = broadcastable(np.abs(high), weights.ndim, axis)
+    num_bytes = bits.nbytes + scales.nbytes + 4 * OPERATOR_BYTES
 
     def write(decoder):
-        table, size = sign_table(decoder), (bits.size,)
-        index = decoder.constant(bits, TensorType.UINT8)
+        size = (bits.size,)
+        index = decoder.constant(bits, TensorType.UINT8, name=decoder.name)
         index = decoder.apply(
             BuiltinOperator.CAST, [index], size, CastOptionsT(), type_=TensorType.INT32
         )
-        rows = decoder.apply(BuiltinOperator.GATHER, [table, index], (*size, 8), GatherOptionsT())
-        shape = decoder.constant(np.array(decoder.shape, np.int32), TensorType.INT32)
-        signs = decoder.apply(
-            BuiltinOperator.RESHAPE, [rows, shape], decoder.shape, ReshapeOptionsT()
-        )
+        inputs = [decoder.signs(), index]
+        rows = decoder.apply(BuiltinOperator.GATHER, inputs, (*size, 8), GatherOptionsT())
+        signs = decoder.reshape(rows, decoder.shape, decoder.shape)
         decoder.finish(BuiltinOperator.MUL, [signs, decoder.constant(scales)], MulOptionsT())
 
-    return forms.Encoding("1 bit", 1, num_bytes, write, decode_cost=1.0)
-
-
-def sign_table(decoder):
-    """Index of the graph's table; its DEQUANTIZE goes first, whoever reads it then."""
-    model, graph = decoder.model, decoder.graph
-    for index, tensor in enumerate(graph.tensors):
-        if tensor.name == TABLE_NAME:
-            return index
-    stored = decoder.integers(SIGN_ROWS, 1.0, 2)
-    table = model.add_tensor(graph, SIGN_ROWS.shape, TensorType.FLOAT32, name=TABLE_NAME)
-    version = forms.DEQUANTIZE_VERSIONS[2]
-    operator = model.make_operator(BuiltinOperator.DEQUANTIZE, version, [stored], [table])
-    graph.operators.insert(0, operator)
-    return table
+    return Decoded("1 bit", 1, num_bytes, decode_cost=BIT_COST, write=write)

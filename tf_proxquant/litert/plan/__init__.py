@@ -1,1 +1,45 @@
-"""Which form each weight gets: one file for each profile."""
+"""Which form each weight gets, and why: one file for each profile."""
+
+import dataclasses
+from collections.abc import Callable
+
+from tf_proxquant.litert.plan import balanced, dynamic, fast, portable, small, static
+from tf_proxquant.litert.plan.plan import Change, Plan, Request
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """What an export under this name does.
+
+    Attributes:
+      plan: function (`flatbuffer.Model`, `Request`) -> `Plan`, of nothing else: no clock.
+      error_limit: largest output error, relative to the largest output, that passes.
+      names: whether all tensors get names, or only weights.
+      is_integer: whether the plan starts from the converter's integer file, see `static`.
+    """
+
+    plan: Callable
+    error_limit: float = 2e-5
+    names: bool = True
+    is_integer: bool = False
+
+
+# Where activations have 8 bits, what passes is no longer rounding, only short of a wrong kernel.
+PROFILES = {
+    "fast": Profile(fast.plan),
+    "portable": Profile(portable.plan),
+    "small": Profile(small.plan, names=False),
+    "balanced": Profile(balanced.plan),
+    "dynamic": Profile(dynamic.plan, error_limit=0.1),
+    "static": Profile(static.plan, error_limit=0.1, is_integer=True),
+}
+
+
+def get(name):
+    """The profile called `name`. Raises: ValueError: listing the names, if there is none."""
+    if name not in PROFILES:
+        raise ValueError(f"profile must be one of {sorted(PROFILES)}. Received: {name!r}")
+    return PROFILES[name]
+
+
+__all__ = ["PROFILES", "Change", "Plan", "Profile", "Request", "get"]

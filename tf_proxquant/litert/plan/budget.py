@@ -1,70 +1,96 @@
-"""The small profile within a latency budget: which weights stay in the fast form."""
+"""The one cost model, and the one greedy choice under a budget of time.
 
-from tf_proxquant.litert.check import timing
-from tf_proxquant.litert.plan import profiles
+Costs are nanoseconds at batch 1 on one thread, measured on x86 with AVX2 and LiteRT 2.3 and fitted
+to layers of two networks; docs/decisions/0021-balanced.md has the measurements. They only order and
+bound choices: nothing here looks at a clock, so that the same file gets the same plan anywhere.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
 from tf_proxquant.litert.read import flatbuffer
-from tf_proxquant.litert.write import rewrite
 
-MAX_TRIALS = 6
+XNNPACK_COST = 0.02  # one multiply-add of XNNPACK's float convolution or matrix product
+DEPTHWISE_COST = 0.08  # its depthwise kernels wait for memory
+BUILTIN_COST = 0.06  # one multiply-add of a builtin kernel
+MIN_SAVED = 500  # bytes that make a step worth its operators
 
 
-def encode(float_content, max_slowdown, settings, encode_all):
-    """Re-encodes a float file for the smallest size within a latency.
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """One way to store a weight: bytes in the file, time added to that of the fast form."""
 
-    Each weight may leave the fast form for its smallest one; what that costs is estimated, the
-    weights that save most bytes for their time go first, and the file is timed.
+    num_bytes: float
+    cost: float
+    form: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """From one way to a smaller one: bytes saved and time added, relative to the one before."""
+
+    key: tuple[int, int]
+    form: Any
+    saved: float
+    cost: float
+
+
+def float_cost(model):
+    """Nanoseconds of the float file at batch 1: its multiply-adds."""
+    total = 0.0
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            name = model.operator_name(operator)
+            if name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+                is_depthwise = name.startswith("DEPTHWISE")
+                shape = flatbuffer.tensor_shape(graph.tensors[operator.inputs[1]])
+                output = flatbuffer.tensor_shape(graph.tensors[operator.outputs[0]])
+                per_output = np.prod(shape[1:3] if is_depthwise else shape[1:])
+                cost = DEPTHWISE_COST if is_depthwise else XNNPACK_COST
+                total += cost * float(per_output) * float(np.prod(output))
+    return total
+
+
+def steps_down(key, num_bytes, ways, min_saved=MIN_SAVED):
+    """The ways from `num_bytes` down that are worth their time, each better than the next.
+
+    The step that saves most bytes for its time comes first, then the best one from there, and so
+    on.
 
     Args:
-      float_content: bytes of the float file.
-      max_slowdown: latency allowed over that of the float file, >= 1; math.inf for no limit.
-      settings: `profiles.Profile`.
-      encode_all: function (accepts) -> (content, rows, weights); see `exporting.encode`.
+      key: of the weight.
+      num_bytes: of its fast form.
+      ways: list of `Way`.
+      min_saved: fewest bytes of a step.
 
-    Returns: (content, rows, weights, notes), the first three from `encode_all`.
-    Raises: ValueError: if `max_slowdown` is below 1.
+    Returns: list of `Step`.
     """
-    if not isinstance(max_slowdown, int | float) or not max_slowdown >= 1:
-        raise ValueError(f"max_slowdown must be a number >= 1. Received: {max_slowdown!r}")
-    if max_slowdown == float("inf"):
-        return *encode_all(accepts=lambda weight, encoding: True), ()
-    steps = plan(flatbuffer.Model(float_content), settings)
-    left = (max_slowdown - 1) * timing.measure_latency(float_content)
-    for _ in range(MAX_TRIALS):
-        chosen = {key for key, _, _ in _affordable(steps, left)}
-        result = encode_all(
-            accepts=lambda weight, encoding, chosen=chosen: (weight.graph, weight.index) in chosen
-        )
-        slowdown = timing.measure_slowdown(result[0], float_content)
-        if slowdown <= max_slowdown or not chosen:
-            break
-        left *= 0.9 * (max_slowdown - 1) / (slowdown - 1) if max_slowdown > 1 else 0
-    note = f"{slowdown:.2f} times the float latency, measured here on XNNPACK, one thread, batch 1"
-    return *result, (note,)
+    steps, cost = [], 0.0
+    while True:
+        better = [w for w in ways if num_bytes - w.num_bytes >= min_saved and w.cost > cost]
+        if not better:
+            return steps
+        best = max(better, key=lambda way: (num_bytes - way.num_bytes) / (way.cost - cost))
+        steps.append(Step(key, best.form, num_bytes - best.num_bytes, best.cost - cost))
+        num_bytes, cost = best.num_bytes, best.cost
 
 
-def plan(model, settings):
-    """What each weight saves and costs in its smallest form, against the fast one.
+def choose(steps, budget):
+    """Takes steps by bytes saved for their time while they fit.
 
-    Returns: list of ((subgraph, tensor index), bytes saved, seconds added), best value first.
+    Args:
+      steps: list of `Step`; those of one weight in order.
+      budget: nanoseconds to spend.
+
+    Returns: (dict {key: form}, nanoseconds spent).
     """
-    steps = []
-    for weight in rewrite.find_weights(model):
-        encodings = profiles.list_encodings(weight, settings)
-        if not encodings:
+    chosen, spent, closed = {}, 0.0, set()
+    for step in sorted(steps, key=lambda step: -step.saved / step.cost):
+        if step.key in closed or spent + step.cost > budget:
+            closed.add(step.key)
             continue
-        smallest = min(encodings, key=lambda encoding: encoding.num_bytes)
-        fast = [encoding.num_bytes for encoding in encodings if encoding.keeps_xnnpack]
-        saved = min([*fast, weight.values.nbytes]) - smallest.num_bytes
-        slower = profiles.BUILTIN_COST - profiles.XNNPACK_COST
-        per_weight = smallest.decode_cost + slower * weight.num_uses
-        if saved > 0 and not smallest.keeps_xnnpack:
-            cost = 1e-9 * per_weight * weight.values.size
-            steps.append(((weight.graph, weight.index), saved, cost))
-    return sorted(steps, key=lambda step: step[2] / step[1])
-
-
-def _affordable(steps, budget):
-    for step in steps:
-        if step[2] <= budget:
-            budget -= step[2]
-            yield step
+        chosen[step.key] = step.form
+        spent += step.cost
+    return chosen, spent

@@ -1,87 +1,63 @@
-"""The dynamic profile: integer weights straight into dense layers.
+"""The dynamic profile: integer weights straight into dense layers, convolutions and lookups.
 
-FULLY_CONNECTED over intN weights rounds its float input to 8 bits at run time and multiplies
-integers: no float copy of the weights is ever made, but the outputs carry the rounding of the
-activations. Convolutions are left alone: over int2 weights they return garbage without an error.
+The kernels round their float input to 8 bits at run time and multiply integers: the least memory,
+and the least time where the processor has instructions for it.
 """
 
-from ai_edge_litert.schema_py_generated import BuiltinOperator
+from tf_proxquant.litert.forms.codes import find_codes
+from tf_proxquant.litert.forms.form import OPERATOR_BYTES, Direct
+from tf_proxquant.litert.plan.fast import fast_change
+from tf_proxquant.litert.plan.plan import Change, Plan
+from tf_proxquant.litert.plan.small import lookups
+from tf_proxquant.litert.read.weights import find_readers
 
-from tf_proxquant.litert.forms import encodings as forms
-from tf_proxquant.litert.report import TensorRow
-from tf_proxquant.litert.write import lookup, rewrite
-
-FULLY_CONNECTED_VERSIONS = {8: 12, 4: 12, 2: 14}
-NOTES = ("activations of dense layers are rounded to 8 bits at run time",)
-
-
-def prepare(model, dense_bits=4):
-    """Turns dense layers of a float model, and its tables, over to integer weights.
-
-    Args:
-      model: `flatbuffer.Model`, edited in place.
-      dense_bits: the fewest bits for the weights of a dense layer, 2, 4 or 8.
-
-    Returns: (list of `TensorRow`, list of `rewrite.Weight` with the index of the integer tensor).
-    """
-    rows, weights = lookup.prepare(model, dense_bits=dense_bits)
-    for weight in rewrite.find_weights(model):
-        graph = model.subgraphs[weight.graph]
-        readers = rewrite.find_readers(graph)[weight.index]
-        if not all(_is_dense(model, weight, reader) for reader in readers):
-            continue
-        found = _smallest_codes(weight.values, dense_bits)
-        if found is None:
-            continue
-        bits, scales, codes = found
-        stored = forms.Decoder(model, graph, weight.index).integers(codes, scales, bits, 0)
-        for operator in readers:
-            _feed(model, operator, stored, bits)
-        weights.append(
-            rewrite.Weight(weight.graph, stored, weight.name, weight.values, weight.consumers)
-        )
-        rows.append(_row(weight, bits, scales))
-    return rows, weights
+NOTE = "activations of dense layers and convolutions are rounded to 8 bits at run time"
+CHANNEL_AXES = {"FULLY_CONNECTED": 0, "CONV_2D": 0, "DEPTHWISE_CONV_2D": 3}
 
 
-def _is_dense(model, weight, operator):
-    """Whether an operator reads the tensor as the weights of a dense layer."""
-    is_dense = model.operator_name(operator) == "FULLY_CONNECTED" and weight.values.ndim == 2
-    return is_dense and weight.index == operator.inputs[1] and weight.index != operator.inputs[0]
+def plan(model, request):
+    """See `plan.PROFILES`."""
+    changes, others = lookups(model, dense_bits=request.dense_bits)
+    for weight in others:
+        form = _direct(model, weight, request.dense_bits)
+        change = fast_change(weight) if form is None else Change(weight, form, "", weight.consumers)
+        changes.append(change)
+    return Plan(tuple(changes), (NOTE,))
 
 
-def _smallest_codes(weights, min_bits):
-    """(bits, scales, codes) with a scale for each row, or None off the grid."""
-    for bits in (2, 4, 8):
-        # XNNPACK reads rows in whole bytes.
-        if bits < min_bits or weights.shape[1] * bits % 8:
-            continue
-        grid = forms.find_codes(weights, bits, axis=0)
-        if grid is not None:
-            return bits, *grid
+def _direct(model, weight, dense_bits):
+    """The form of the fewest bits that all readers of a weight compute rightly, or None."""
+    readers = find_readers(model.subgraphs[weight.graph])[weight.index]
+    names = set(weight.consumers)
+    if len(names) > 1 or not names <= set(CHANNEL_AXES):
+        return None
+    (name,) = names
+    # A table that is looked up too is read by GATHER until the lookups are written.
+    readers = [reader for reader in readers if model.operator_name(reader) == name]
+    if not all(_multiplies(model, weight, reader) for reader in readers):
+        return None
+    for bits in _widths(name, weight.values, dense_bits):
+        # int4 FULLY_CONNECTED multiplies code -8 wrongly on the builtin kernels.
+        found = find_codes(weight.values, bits, CHANNEL_AXES[name], narrow=True)
+        if found is not None:
+            num_bytes = found.num_bytes + OPERATOR_BYTES
+            return Direct(f"int{bits} direct", bits, num_bytes, keeps_xnnpack=True, codes=found)
     return None
 
 
-def check_bits(dense_bits):
-    """Refuses a `dense_bits` that no form has."""
-    if dense_bits not in FULLY_CONNECTED_VERSIONS:
-        raise ValueError(f"dense_bits must be 2, 4 or 8. Received: {dense_bits!r}")
+def _widths(name, values, dense_bits):
+    """Bits that the operator reads: XNNPACK takes rows of dense weights in whole bytes."""
+    if name != "FULLY_CONNECTED":
+        return (8,)
+    return [b for b in (2, 4, 8) if b >= dense_bits and values.shape[1] * b % 8 == 0]
 
 
-def _feed(model, operator, stored, bits):
-    operator.inputs[1] = stored
-    operator.opcodeIndex = model.opcode_index(
-        BuiltinOperator.FULLY_CONNECTED, FULLY_CONNECTED_VERSIONS[bits]
-    )
-    operator.builtinOptions.asymmetricQuantizeInputs = True
-
-
-def _row(weight, bits, scales):
-    return TensorRow.of(
-        weight.values,
-        name=weight.name,
-        operators=weight.consumers,
-        form=f"int{bits} direct",
-        bits=bits,
-        bytes_after=-(-weight.values.size * bits // 8) + scales.nbytes,
-    )
+def _multiplies(model, weight, operator):
+    """Whether an operator reads the tensor as the weights of a layer."""
+    inputs = operator.inputs
+    if weight.index != inputs[1] or weight.index == inputs[0]:
+        return False
+    if model.operator_name(operator) != "CONV_2D":
+        return weight.values.ndim == (2 if model.operator_name(operator)[0] == "F" else 4)
+    source = model.subgraphs[weight.graph].tensors[inputs[0]]
+    return int(source.shape[3]) == weight.values.shape[3]  # not grouped

@@ -1,158 +1,72 @@
-"""The static profile: 8-bit activations and exactly the trained weights, for integer accelerators.
+"""The static profile: an integer file with exactly the trained weights, for integer processors.
 
 TensorFlow's converter calibrates the activations on data and writes an integer file, but it scales
 weights by their maximum: levels such as -7 .. 7 then move by up to 0.4 % of the largest. Here the
-codes of each layer are written anew on the grid of its levels, with the bias in the new unit.
+codes of each layer are those of its grid, with the bias in the new unit.
 """
 
 import numpy as np
 from ai_edge_litert.schema_py_generated import TensorType
 
-from tf_proxquant.litert.check import runtime
-from tf_proxquant.litert.forms import encodings as forms
-from tf_proxquant.litert.read import convert, flatbuffer, levels
-from tf_proxquant.litert.report import TensorRow
-from tf_proxquant.litert.write import rewrite
+from tf_proxquant.litert.forms.codes import broadcastable, find_codes, widened
+from tf_proxquant.litert.forms.form import Form, Recoded
+from tf_proxquant.litert.plan.plan import Change, Plan, kept
+from tf_proxquant.litert.read import flatbuffer
+from tf_proxquant.litert.read.weights import Weight, find_readers, find_weights
+from tf_proxquant.litert.write.recoded import LAYERS
 
-# Operators with weights at input 1 and an int32 bias at input 2, and their channel axis.
-LAYERS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
-NOTES = ("activations are integers of 8 bits, calibrated on the representative data",)
-
-
-def check_data(model, data):
-    """Refuses a static export without a Keras model or without data to calibrate on."""
-    if isinstance(model, bytes):
-        raise ValueError('profile="static" needs the Keras model. Received: a .tflite file')
-    if data is None:
-        raise ValueError(
-            'profile="static" calibrates activations: give representative_data, an array of '
-            "about 100 samples (or a list or dict of arrays, one per input). Received: None"
-        )
+NOTE = "activations are integers of 8 bits, calibrated on the representative data"
+BY_CONVERTER = "scaled by the converter"
 
 
-def encode(model, float_content, data, strip_names, **signature):
-    """Converts a model to integers with its weights exact.
-
-    Args:
-      model: `keras.Model`.
-      float_content: bytes of its float file.
-      data: samples to calibrate on, as for `runtime.predict`.
-      strip_names: drop tensor names and metadata.
-      **signature: `batch_size` and `input_signature`, as for `convert.convert`.
-
-    Returns: (content, rows, weights, notes) as `exporting.encode`, with notes for the report.
-    """
-    named = runtime.name_inputs(runtime.Runner(float_content, "builtin"), data)
-    size = signature["batch_size"] or 1
-    count = len(next(iter(named.values()))) // size
-
-    def samples():
-        for i in range(count):
-            yield {name: values[i * size : (i + 1) * size] for name, values in named.items()}
-
-    content, _ = convert.convert(model, **signature, representative_data=samples)
-    edited = flatbuffer.Model(content)
-    rows, weights = _restore_weights(edited, flatbuffer.Model(float_content))
-    moved = edited.prune()
-    edited.strip(names=strip_names)
-    exact = {(w.graph, int(moved[w.graph][w.index])): w.values for w in weights}
-    return edited.to_bytes(), tuple(rows), exact, NOTES
+def plan(model, request):
+    """See `plan.PROFILES`; `model` is the converter's integer file, `request` has the float one."""
+    originals = find_weights(request.float_model)
+    changes, taken = [], set()
+    for number, graph in enumerate(model.subgraphs):
+        for index, readers in find_readers(graph).items():
+            tensor = graph.tensors[index]
+            if _is_table(model, tensor):
+                names = [model.operator_name(reader) for reader in readers]
+                changes.append(_change(model, (number, index), names, originals, taken))
+    floats = [kept(weight) for weight in find_weights(model)]
+    return Plan((*changes, *floats), (NOTE,))
 
 
-def _restore_weights(model, float_model):
-    """Writes the grid codes of the float file over those of the integer one."""
-    originals = _layers(float_model)
-    rows, weights = [], []
-    for number, operator in _layers(model):
-        graph = model.subgraphs[number]
-        tensor = graph.tensors[operator.inputs[1]]
-        if tensor.type != TensorType.INT8 or model.constant(tensor) is None:
-            continue
-        axis = LAYERS[model.operator_name(operator)]
-        values = _find_original(model, tensor, axis, originals, float_model)
-        grid = None if values is None else _wide_codes(values, axis)
-        if grid is None:
-            rows.append(_row(model, operator, tensor, values, "scaled by the converter"))
-            continue
-        _write(model, graph, operator, grid, axis)
-        index = int(operator.inputs[1])
-        weights.append(rewrite.Weight(number, index, "", values, (model.operator_name(operator),)))
-        rows.append(_row(model, operator, tensor, values, ""))
-    return rows, weights
+def _is_table(model, tensor):
+    is_wide = len(flatbuffer.tensor_shape(tensor)) > 1
+    return tensor.type == TensorType.INT8 and is_wide and model.constant(tensor) is not None
 
 
-def _layers(model):
-    return [
-        (number, operator)
-        for number, graph in enumerate(model.subgraphs)
-        for operator in graph.operators
-        if model.operator_name(operator) in LAYERS
-    ]
+def _change(model, key, names, originals, taken):
+    tensor = model.subgraphs[key[0]].tensors[key[1]]
+    axis = LAYERS[names[0]].axis if set(names) <= set(LAYERS) else None
+    rounded, original = _rounded(model, tensor), _take_original(model, tensor, originals)
+    name = flatbuffer.layer_name(tensor) if original is None else original.name
+    values = rounded if original is None else original.values
+    weight = Weight(*key, flatbuffer.unique_name(name, taken), values, tuple(names))
+    found = None if original is None or axis is None else find_codes(values, 8, axis)
+    num_bytes = rounded.size + 12 * tensor.quantization.scale.size
+    if found is None:
+        return Change(weight, Form("int8 static", 8, num_bytes), BY_CONVERTER, tuple(names))
+    form = Recoded("int8 static", 8, num_bytes, codes=widened(found))
+    return Change(weight, form, "", tuple(names))
 
 
-def _find_original(model, tensor, axis, originals, float_model):
-    """Takes the first float weights out of `originals` that the integer tensor rounds, or None."""
-    scale = tensor.quantization.scale
-    scale = forms.broadcastable(scale, len(tensor.shape), axis if scale.size > 1 else None)
-    rounded = model.array(tensor).astype(np.float32) * scale
-    for place, (number, operator) in enumerate(originals):
-        source = float_model.subgraphs[number].tensors[operator.inputs[1]]
-        if source.type != TensorType.FLOAT32 or float_model.constant(source) is None:
-            continue
-        values = float_model.array(source)
-        if values.shape == rounded.shape and (np.abs(values - rounded) <= 0.51 * scale).all():
-            del originals[place]
-            return values
+def _scales(tensor):
+    scale, axis = tensor.quantization.scale, tensor.quantization.quantizedDimension
+    return broadcastable(scale, len(tensor.shape), axis if scale.size > 1 else None)
+
+
+def _rounded(model, tensor):
+    return model.array(tensor).astype(np.float32) * _scales(tensor)
+
+
+def _take_original(model, tensor, originals):
+    """Takes the first float weight out of `originals` that the integer tensor rounds, or None."""
+    rounded, scale = _rounded(model, tensor), _scales(tensor)
+    for place, original in enumerate(originals):
+        is_same = original.values.shape == rounded.shape
+        if is_same and (np.abs(original.values - rounded) <= 0.51 * scale).all():
+            return originals.pop(place)
     return None
-
-
-def _wide_codes(values, axis):
-    """(scales, codes) on the grid, the codes doubled as often as int8 allows.
-
-    A power of two leaves scale * code as it is, bit for bit, and gives the bias, whose unit is
-    input scale * weight scale, the finest steps.
-    """
-    grid = forms.find_codes(values, 8, axis)
-    if grid is None:
-        return None
-    scales, codes = grid
-    largest = levels.to_rows(np.abs(codes.astype(np.int16)), axis).max(axis=1)
-    factors = 2 ** np.floor(np.log2(127 / np.maximum(largest, 1)))
-    wide = codes * forms.broadcastable(factors, codes.ndim, axis)
-    return scales / factors.astype(np.float32), wide.astype(np.int8)
-
-
-def _write(model, graph, operator, grid, axis):
-    scales, codes = grid
-    tensor = graph.tensors[operator.inputs[1]]
-    tensor.buffer = model.add_buffer(codes)
-    old_scales, tensor.quantization = (
-        tensor.quantization.scale,
-        flatbuffer.quantization(scales, axis),
-    )
-    if len(operator.inputs) < 3 or operator.inputs[2] < 0:
-        return
-    bias = graph.tensors[operator.inputs[2]]
-    factor = np.asarray(old_scales, np.float64) / scales
-    rounded = np.rint(model.array(bias) * factor).astype(np.int32)
-    input_scale = graph.tensors[operator.inputs[0]].quantization.scale
-    bias.buffer = model.add_buffer(rounded)
-    bias.quantization = flatbuffer.quantization(input_scale * scales)
-
-
-def _row(model, operator, tensor, values, reason):
-    axis, num_levels = (None, None) if values is None else levels.count_levels(values)
-    shape = flatbuffer.tensor_shape(tensor)
-    count = int(np.prod(shape))
-    return TensorRow(
-        name=flatbuffer.layer_name(tensor),
-        operators=(model.operator_name(operator),),
-        shape=shape,
-        num_levels=num_levels,
-        axis=axis,
-        form="int8 static",
-        bits=8,
-        bytes_before=4 * count,
-        bytes_after=count + 4 * tensor.quantization.scale.size,
-        reason=reason,
-    )

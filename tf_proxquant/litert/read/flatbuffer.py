@@ -1,5 +1,7 @@
 """Edits .tflite models through the schema objects: constants in, operators in, dead weight out."""
 
+import itertools
+
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -201,23 +203,33 @@ class Model:
         for operator in operators:
             operator.opcodeIndex = kept.index(operator.opcodeIndex)
 
-    def strip(self, names=False):
-        """Drops what no runtime reads: most names, empty fields, stale converter notes.
+    def name_tensors(self, weights, numbered=True):
+        """Gives each tensor a name of its own, and drops empty fields and stale converter notes.
 
-        Signatures, inputs and outputs keep their names, for an application looks them up, and
-        weights keep that of their layer.
+        Signatures, inputs and outputs keep their names, for an application looks them up.
 
         Args:
-          names: drop the names of weights, the description and all metadata as well.
+          weights: set of the names of weights, which stay, with a number where several share one.
+          numbered: whether all other tensors get a number for a name. Without one, some readers
+            refuse the file; then the description and the metadata are dropped too.
         """
-        for graph in self.subgraphs:
-            interface = {*graph.inputs, *graph.outputs}
-            for index, tensor in enumerate(graph.tensors):
-                _drop_empty_quantization(tensor)
-                if index not in interface:
-                    is_weight = self.constant(tensor) is not None and len(tensor_shape(tensor)) > 1
-                    tensor.name = None if names or not is_weight else layer_name(tensor)
-        if names:
+        edges = [
+            graph.tensors[i] for graph in self.subgraphs for i in (*graph.inputs, *graph.outputs)
+        ]
+        taken = {(tensor.name or b"").decode("utf-8", "replace") for tensor in edges}
+        numbers = itertools.count()
+        for tensor in (tensor for graph in self.subgraphs for tensor in graph.tensors):
+            _drop_empty_quantization(tensor)
+            if any(tensor is edge for edge in edges):
+                continue
+            name = (tensor.name or b"").decode("utf-8", "replace")
+            if name in weights:
+                tensor.name = unique_name(name, taken)
+            elif numbered:
+                tensor.name = next(n for n in map(str, numbers) if n not in taken)
+            else:
+                tensor.name = None
+        if not numbered:
             self.model.metadata = self.model.description = None
         elif self.model.metadata:
             kept = [e for e in self.model.metadata if e.name not in STALE_METADATA]
@@ -298,9 +310,30 @@ def _drop_empty_quantization(tensor):
 
 
 def layer_name(tensor):
-    """Name of a converted tensor without the model's name and what was fused behind it."""
-    first = (tensor.name or b"").decode("utf-8", "replace").split(";")[0]
-    return "/".join(first.split("/")[-2:])
+    """Layer and operation of a converted tensor, without the model's name and what was fused.
+
+    The converter joins the names of all that it fused, for example "model/norm/batchnorm/mul_1;
+    model/conv/convolution;model/norm/add"; the layer is the first that is no normalization.
+    """
+    parts = (tensor.name or b"").decode("utf-8", "replace").split(";")
+    paths = [part.strip("/").split("/") for part in parts]
+    path = next((p for p in paths if not _AFTER.intersection(p)), paths[0])
+    return "/".join([n for n in path[1:] if n not in _NOISE] if len(path) > 2 else path)
+
+
+# Parts of the names of what the converter fuses behind a layer, and of what it puts around one.
+_AFTER = {"batchnorm", "Relu", "Relu6", "BiasAdd"}
+_NOISE = {"Squeeze", "ExpandDims", "Reshape"}
+
+
+def unique_name(name, taken):
+    """`name`, or with a number behind it where it is empty or in `taken`, which gets it."""
+    number, candidate = 1, name
+    while not candidate or candidate in taken:
+        number += 1
+        candidate = f"{name or 'constant'}_{number}"
+    taken.add(candidate)
+    return candidate
 
 
 def tensor_shape(tensor):

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-MAX_LEVELS = 255  # what int8 codes -127 .. 127 can tell apart
+MAX_LEVELS = 256  # what a byte can tell apart
 SAMPLE = 4096  # weights of a row that are looked at first
 BLOCK = 2**16  # values that are fitted at once
 
@@ -182,9 +182,9 @@ def count_levels(weights, axes=None):
 
 
 def is_on_grid(weights, axis=None):
-    """Whether the levels of every channel are multiples k of one scale, |k| <= 127, exactly."""
+    """Whether the levels of every channel are exact multiples of one scale, by -128 .. 127."""
     found = read_levels(weights, axis)
-    return found is not None and integer_grid(found.values, 127) is not None
+    return found is not None and integer_grid(found.values, 127, -128) is not None
 
 
 def undo_blur(weights, axis, max_ulps):
@@ -200,12 +200,12 @@ def undo_blur(weights, axis, max_ulps):
       max_ulps: the most units in the last place that a weight may move.
 
     Returns: the moved weights, with as many distinct values per channel as before, or None if they
-      lie on no grid of codes -127 .. 127.
+      lie on no grid of codes -128 .. 127.
     """
     found = read_levels(weights, axis)
     if found is None:
         return None
-    grid = integer_grid(found.values, 127, max_ulps=max_ulps)
+    grid = integer_grid(found.values, 127, -128, max_ulps)
     if grid is None:
         return None
     scales, codes = grid

@@ -22,13 +22,11 @@ from ai_edge_litert.schema_py_generated import (
     GatherOptionsT,
     Padding,
     PadOptionsT,
-    ReshapeOptionsT,
     TensorType,
 )
 
-from tf_proxquant.litert.forms import encodings as forms
-from tf_proxquant.litert.read import flatbuffer
-from tf_proxquant.litert.write import rewrite
+from tf_proxquant.litert.read import flatbuffer, weights
+from tf_proxquant.litert.write.writer import Decoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,33 +77,27 @@ class Convolution:
 
 
 def find_convolutions(model):
-    """Every CONV_2D with weights of its own that a matrix product can replace, in running order.
+    """Every CONV_2D that a matrix product can replace, in running order.
 
-    Raises: ValueError: if the height or width of a convolution's input is not fixed.
+    It has weights of its own, a bias, no groups, and an input of fixed height and width.
     """
-    own = {(w.graph, w.index): w for w in rewrite.find_weights(model) if len(w.consumers) == 1}
+    own = {w.key: w for w in weights.find_weights(model) if len(w.consumers) == 1}
     found = []
     for number, graph in enumerate(model.subgraphs):
         for operator in graph.operators:
             if model.operator_name(operator) == "CONV_2D":
                 source = graph.tensors[operator.inputs[0]]
-                _check_fixed(source)
                 weight = own.get((number, int(operator.inputs[1])))
                 has_bias = len(operator.inputs) == 3 and operator.inputs[2] >= 0
-                channels = flatbuffer.tensor_shape(source)[3]
-                if weight and has_bias and weight.values.shape[3] == channels:
+                is_usable = weight and has_bias and _is_fixed(source)
+                if is_usable and weight.values.shape[3] == flatbuffer.tensor_shape(source)[3]:
                     found.append(_convolution(graph, operator, weight))
     return found
 
 
-def _check_fixed(source):
+def _is_fixed(source):
     signature = source.shape if source.shapeSignature is None else source.shapeSignature
-    if any(int(n) < 0 for n in signature[1:]):
-        raise ValueError(
-            'profile="balanced" needs a fixed input height and width: give keras.Input a complete '
-            'shape, or choose "fast" or "small". Received: a convolution over '
-            f"{tuple(int(n) for n in signature)}, where -1 is open."
-        )
+    return all(int(n) >= 0 for n in signature[1:])
 
 
 def _convolution(graph, operator, weight):
@@ -137,102 +129,70 @@ def _same_padding(size, positions, stride, dilation, kernel):
     return total // 2, total - total // 2
 
 
-class Writer:
-    """Replaces convolutions of one graph; constants and indices are shared among them."""
+def replace(model, weight, form):
+    """Puts a matrix product in the place of the convolution that reads `weight`.
 
-    def __init__(self, model, graph):
-        self.model, self.graph = model, graph
-        self.operators, self.shared = [], {}
+    Returns: list of (subgraph, tensor index, values) to find in the file.
+    """
+    graph = model.subgraphs[weight.graph]
+    operator = next(o for o in graph.operators if weight.index in o.inputs)
+    convolution = _convolution(graph, operator, weight)
+    matrix = convolution.matrix
+    index = model.add_tensor(graph, matrix.shape, TensorType.FLOAT32, matrix)
+    decoder = Decoder(model, graph, index, weight.name)
+    form.matrix.write(decoder)
+    _multiply(decoder, convolution, operator)
+    decoder.replace(operator)
+    return [(weight.graph, index, matrix)]
 
-    def replace(self, convolution, encoding):
-        """Stores a convolution's matrix as `encoding`; returns the `rewrite.Weight` to find."""
-        operator = next(o for o in self.graph.operators if convolution.index in o.inputs)
-        self.operators = []
-        weight = self._decode(convolution, encoding)
-        self._multiply(convolution, operator, weight.index)
-        place = self.graph.operators.index(operator)
-        self.graph.operators[place : place + 1] = self.operators
-        return weight
 
-    def _decode(self, convolution, encoding):
-        matrix = convolution.matrix
-        name = self.graph.tensors[convolution.index].name
-        index = self.model.add_tensor(
-            self.graph, matrix.shape, TensorType.FLOAT32, matrix, name=name
-        )
-        decoder = forms.Decoder(self.model, self.graph, index)
-        encoding.write(decoder)
-        self.operators += decoder.operators
-        return rewrite.Weight(convolution.graph, index, convolution.name, matrix, ("BATCH_MATMUL",))
+def _multiply(writer, convolution, operator):
+    source, _, bias = map(int, operator.inputs)
+    (outputs, depth), positions = convolution.matrix.shape, convolution.num_positions
+    if not convolution.is_pointwise:
+        source = _gather(writer, convolution, source)
+    left = _reshape(writer, source, (positions, depth))
+    shape = (1, positions, outputs)
+    product = writer.apply(
+        BuiltinOperator.BATCH_MATMUL, [left, writer.index], shape, BatchMatMulOptionsT(adjY=True)
+    )
+    options = AddOptionsT(fusedActivationFunction=operator.builtinOptions.fusedActivationFunction)
+    result = writer.apply(BuiltinOperator.ADD, [product, bias], shape, options)
+    _reshape(writer, result, (*convolution.positions, outputs), int(operator.outputs[0]))
 
-    def _multiply(self, convolution, operator, matrix):
-        source, _, bias = map(int, operator.inputs)
-        (outputs, depth), positions = convolution.matrix.shape, convolution.num_positions
-        if not convolution.is_pointwise:
-            source = self._gather(convolution, source)
-        left = self._reshape(source, (positions, depth))
-        options = BatchMatMulOptionsT(adjY=True)
-        shape = (1, positions, outputs)
-        product = self._apply(BuiltinOperator.BATCH_MATMUL, [left, matrix], shape, options)
-        options = AddOptionsT(
-            fusedActivationFunction=operator.builtinOptions.fusedActivationFunction
-        )
-        result = self._apply(BuiltinOperator.ADD, [product, bias], shape, options)
-        self._reshape(result, (*convolution.positions, outputs), int(operator.outputs[0]))
 
-    def _gather(self, convolution, source):
-        """Collects (1, positions, kernel cells, channels) from (1, height, width, channels)."""
-        channels = convolution.weights.shape[3]
-        padding = np.array([(0, 0), *convolution.padding, (0, 0)], np.int32)
-        height, width = (
-            n + sum(p) for n, p in zip(convolution.size, convolution.padding, strict=True)
-        )
-        if padding.any():
-            inputs = [source, self._constant(padding)]
-            shape = (1, height, width, channels)
-            source = self._apply(BuiltinOperator.PAD, inputs, shape, PadOptionsT())
-        source = self._reshape(source, (height * width, channels))
-        cells = convolution.weights.shape[1] * convolution.weights.shape[2]
-        shape = (1, convolution.num_positions, cells, channels)
-        inputs = [source, self._indices(convolution, width)]
-        return self._apply(BuiltinOperator.GATHER, inputs, shape, GatherOptionsT(axis=1))
+def _gather(writer, convolution, source):
+    """Collects (1, positions, kernel cells, channels) from (1, height, width, channels)."""
+    channels = convolution.weights.shape[3]
+    padding = np.array([(0, 0), *convolution.padding, (0, 0)], np.int32)
+    height, width = (n + sum(p) for n, p in zip(convolution.size, convolution.padding, strict=True))
+    if padding.any():
+        inputs = [source, writer.shared(padding)]
+        shape = (1, height, width, channels)
+        source = writer.apply(BuiltinOperator.PAD, inputs, shape, PadOptionsT())
+    source = _reshape(writer, source, (height * width, channels))
+    cells = convolution.weights.shape[1] * convolution.weights.shape[2]
+    shape = (1, convolution.num_positions, cells, channels)
+    inputs = [source, _indices(writer, convolution, width)]
+    return writer.apply(BuiltinOperator.GATHER, inputs, shape, GatherOptionsT(axis=1))
 
-    def _indices(self, convolution, width):
-        """Pixel under each kernel cell (columns) at each position (rows), added at run time."""
-        corners = _grid(convolution.positions, convolution.strides, width)[:, None]
-        cells = _grid(convolution.weights.shape[1:3], convolution.dilations, width)[None, :]
-        key = corners.tobytes(), cells.tobytes()
-        if key not in self.shared:
-            self.shared[key] = self._apply(
-                BuiltinOperator.ADD,
-                [self._constant(corners), self._constant(cells)],
-                (corners.size, cells.size),
-                AddOptionsT(),
-                TensorType.INT32,
-            )
-        return self.shared[key]
 
-    def _reshape(self, source, shape, output=None):
-        """Reshapes to (batch, *shape); the batch stays open."""
-        target = self._constant(np.array([-1, *shape], np.int32))
-        options = ReshapeOptionsT()
-        return self._apply(
-            BuiltinOperator.RESHAPE, [source, target], (1, *shape), options, output=output
-        )
+def _indices(writer, convolution, width):
+    """Pixel under each kernel cell (columns) at each position (rows), added at run time."""
+    corners = writer.shared(_grid(convolution.positions, convolution.strides, width)[:, None])
+    sizes = convolution.weights.shape[1:3]
+    cells = writer.shared(_grid(sizes, convolution.dilations, width)[None, :])
+    for operator in writer.graph.operators:
+        if list(operator.inputs) == [corners, cells]:
+            return int(operator.outputs[0])  # of an earlier convolution of this geometry
+    shape = (convolution.num_positions, sizes[0] * sizes[1])
+    inputs, options = [corners, cells], AddOptionsT()
+    return writer.apply(BuiltinOperator.ADD, inputs, shape, options, type_=TensorType.INT32)
 
-    def _apply(self, builtin, inputs, shape, options, type_=TensorType.FLOAT32, output=None):
-        if output is None:
-            output = self.model.add_tensor(self.graph, shape, type_)
-        self.operators.append(self.model.make_operator(builtin, 1, inputs, [output], options))
-        return output
 
-    def _constant(self, values):
-        key = values.shape, values.tobytes()
-        if key not in self.shared:
-            self.shared[key] = self.model.add_tensor(
-                self.graph, values.shape, TensorType.INT32, values
-            )
-        return self.shared[key]
+def _reshape(writer, source, shape, output=None):
+    """Reshapes to (batch, *shape); the batch stays open."""
+    return writer.reshape(source, (1, *shape), (-1, *shape), output=output)
 
 
 def _grid(counts, steps, width):

@@ -8,10 +8,11 @@ import numpy as np
 from ai_edge_litert.schema_py_generated import TensorType
 
 from tf_proxquant import packing
-from tf_proxquant.litert.forms import planes
-from tf_proxquant.litert.read import decoding, flatbuffer, untrusted
+from tf_proxquant.litert.forms import decoding
+from tf_proxquant.litert.read import flatbuffer, untrusted
 from tf_proxquant.litert.read.convert import MissingFileError
 from tf_proxquant.litert.report import ExportReport, TensorRow
+from tf_proxquant.litert.write.writer import SIGN_ROWS
 from tf_proxquant.typing import PathLike
 
 
@@ -60,7 +61,7 @@ def _graph_rows(model, graph, limit):
             if int(index) in decoded and decoded[int(index)].values.ndim > 1:
                 readers.setdefault(int(index), []).append(model.operator_name(operator))
     for index, names in readers.items():
-        if np.array_equal(decoded[index].values, planes.SIGN_ROWS):
+        if np.array_equal(decoded[index].values, SIGN_ROWS):
             continue
         if graph.tensors[index].type == TensorType.UINT8 and "GATHER" in names:
             yield _bit_row(graph.tensors[index], decoded[index].values, tuple(names))
@@ -76,7 +77,7 @@ def _row(model, graph, index, stored, readers):
     if not stored.operators and form != "float32":
         form += " direct"
     values = np.asarray(stored.values, np.float32)
-    name = flatbuffer.layer_name(constants[0]) or flatbuffer.layer_name(graph.tensors[index])
+    name = _name(constants[0]) or _name(graph.tensors[index])
     return TensorRow.of(
         values,
         name=name,
@@ -93,12 +94,18 @@ def _bit_row(tensor, packed, readers):
     signs = 2 * bits.reshape(len(packed), -1).astype(np.float32) - 1
     return TensorRow.of(
         signs,
-        name=flatbuffer.layer_name(tensor),
+        name=_name(tensor),
         operators=readers,
         form="1 bit direct",
         bits=1,
         bytes_after=packed.size,
     )
+
+
+def _name(tensor):
+    """What an export called the weight; of another file, its layer and operation."""
+    name = (tensor.name or b"").decode("utf-8", "replace")
+    return flatbuffer.layer_name(tensor) if ";" in name else name
 
 
 def _scale_bytes(tensor):

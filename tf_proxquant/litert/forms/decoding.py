@@ -145,6 +145,8 @@ def form_name(stored, model, graph):
         return f"{packed[0]} table"
     if operators & {"MAXIMUM", "MINIMUM"}:
         return f"{packed[0]} clamp"
+    if "ADD" in operators and len(packed) == 1:
+        return f"{packed[0]} shifted"
     return " + ".join(packed)
 
 

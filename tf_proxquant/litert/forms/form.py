@@ -1,0 +1,106 @@
+"""What a form is: the ways in which one tensor is stored and read, each without loss."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+# Bytes of a tensor, an operator and their vectors in a file without names, measured on such files.
+OPERATOR_BYTES = 90
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """How a tensor is stored.
+
+    Attributes:
+      name: as the report shows it.
+      bits: stored bits per weight, without scales and tables.
+      num_bytes: bytes in the file, scales, tables and operators included (estimate).
+      decode_cost: nanoseconds per weight and run that decoding takes, measured on x86; 0 for what
+        the runtime decodes once.
+      keeps_xnnpack: whether XNNPACK still computes the operator that reads the weights.
+    """
+
+    name: str
+    bits: float
+    num_bytes: int
+    _: dataclasses.KW_ONLY
+    decode_cost: float = 0.0
+    keeps_xnnpack: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Codes:
+    """Integers with a scale for each channel: weight = float32(scale * code).
+
+    Attributes:
+      bits: 8, 4 or 2.
+      scales: float32 (channels,), or (1,) for one scale.
+      codes: int8, shape of the weights.
+      axis: of the channels; None for one scale.
+    """
+
+    bits: int
+    scales: np.ndarray
+    codes: np.ndarray
+    axis: int | None
+
+    @property
+    def num_bytes(self):
+        """Codes and scales. Zero points take little: equal vectors are stored once in a file."""
+        return -(-self.codes.size * self.bits // 8) + self.scales.nbytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoded(Form):
+    """Constants, and operators that make the float tensor of them before its first reader.
+
+    Attributes:
+      write: function (`write.writer.Decoder`) -> None that adds constants and operators.
+    """
+
+    write: Callable = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Product(Form):
+    """A convolution as a matrix product over a decoded matrix, see `write.matmul`.
+
+    Attributes:
+      matrix: `Decoded` form of the weights as (outputs, K).
+    """
+
+    matrix: Decoded = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Direct(Form):
+    """Codes that a dense layer or a convolution multiplies as they are, see `write.direct`."""
+
+    codes: Codes = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaled(Form):
+    """Codes as floats in the operator, the channel's scale behind it, see `write.scaled`."""
+
+    codes: Codes = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Recoded(Form):
+    """Codes in place of those of a file that is integer already, see `write.recoded`."""
+
+    codes: Codes = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows(Form):
+    """A table whose rows are decoded when they are asked for, see `write.lookup`.
+
+    Attributes:
+      table: `forms.tables.Table`.
+    """
+
+    table: object = None

@@ -1,0 +1,130 @@
+"""A plan: what becomes of each weight of a file, and why."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from tf_proxquant.litert.forms.form import Form
+from tf_proxquant.litert.read import flatbuffer, levels
+from tf_proxquant.litert.read.weights import Weight
+from tf_proxquant.litert.report import TOO_SMALL
+
+# A form that keeps more than this share of the bytes is not worth its operators.
+WORTHWHILE = 0.8
+TAKE_SLOWDOWN = ("small", "balanced")
+
+NO_LEVELS = "not quantized: too many distinct values"
+NO_GRID = "levels on no integer grid"
+NO_FORM = "levels that no form of this profile stores"
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """What becomes of one weight.
+
+    Attributes:
+      weight: as it is in the file that the plan is made for.
+      form: how it is stored from now on; None leaves it as it is.
+      reason: why it stays, or a remark; "" if there is none.
+      read_by: names of the operators that read it then.
+    """
+
+    weight: Weight
+    form: Form | None
+    reason: str = ""
+    read_by: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Every weight of a file, in the order of the readers, and notes for the report."""
+
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What a user asks of an export, checked.
+
+    Attributes:
+      profile: its name.
+      max_slowdown: latency allowed over that of the float file; None for the profile's own.
+      dense_bits: fewest bits of a dense layer's weights under "dynamic".
+      float_model: the float `flatbuffer.Model` behind an integer file, for "static".
+    """
+
+    profile: str = "fast"
+    max_slowdown: float | None = None
+    dense_bits: int = 4
+    float_model: flatbuffer.Model | None = dataclasses.field(default=None, repr=False)
+
+    def __post_init__(self):
+        if self.dense_bits not in (2, 4, 8):
+            raise ValueError(f"dense_bits must be 2, 4 or 8. Received: {self.dense_bits!r}")
+        slowdown = self.max_slowdown
+        is_number = isinstance(slowdown, int | float) and not isinstance(slowdown, bool)
+        if slowdown is not None and not (is_number and slowdown >= 1):
+            raise ValueError(f"max_slowdown must be a number >= 1. Received: {slowdown!r}")
+        if slowdown is not None and self.profile not in TAKE_SLOWDOWN:
+            raise ValueError(
+                'max_slowdown goes with the profiles "small" and "balanced". '
+                f"Received: max_slowdown={slowdown!r} with profile={self.profile!r}"
+            )
+
+    @property
+    def is_unlimited(self):
+        """Whether the smallest form is wanted whatever it costs."""
+        return self.max_slowdown == math.inf
+
+
+def smallest(weight, forms):
+    """The `Change` to the smallest of some forms, or to none of them.
+
+    Args:
+      weight: `Weight`.
+      forms: iterable of `Form` or None.
+    """
+    best = min((f for f in forms if f is not None), key=lambda form: form.num_bytes, default=None)
+    if best is None:
+        return kept(weight)
+    if best.num_bytes >= WORTHWHILE * weight.values.nbytes:
+        return too_small(weight)
+    return Change(weight, best, "", weight.consumers)
+
+
+def kept(weight, reason=None):
+    """The `Change` that leaves a weight as it is, with the reason that its values give."""
+    if reason is None:
+        reason = NO_LEVELS
+        _, num_levels = levels.count_levels(weight.values)
+        if num_levels is not None:
+            axes = levels.channel_axes(weight.values.ndim)
+            is_on_grid = any(levels.is_on_grid(weight.values, axis) for axis in axes)
+            reason = NO_FORM if is_on_grid else NO_GRID
+    return Change(weight, None, reason, weight.consumers)
+
+
+def too_small(weight):
+    """The `Change` that leaves a weight float because no form saves enough."""
+    has_levels = levels.count_levels(weight.values)[1] is not None
+    return kept(weight, TOO_SMALL if has_levels else NO_LEVELS)
+
+
+def on_each_axis(weight, *encoders: Any):
+    """Yields what `encoders`, functions of (values, axis), make of each division in channels."""
+    for axis in levels.channel_axes(weight.values.ndim):
+        for encode in encoders:
+            yield encode(weight.values, axis)
+
+
+def check_finite(weights):
+    """Raises ValueError, naming the first weight with a NaN or inf."""
+    for weight in weights:
+        if not np.isfinite(weight.values).all():
+            raise ValueError(
+                f"Weight {weight.name!r} of the file has values that are NaN or infinite."
+            )
+    return weights

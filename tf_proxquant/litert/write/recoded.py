@@ -1,0 +1,50 @@
+"""Layers of an integer file with the codes of the trained grid in place of the converter's."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tf_proxquant.litert.read import flatbuffer, weights
+
+
+class Layer(NamedTuple):
+    """Where an operator with weights at input 1 has its channels, its data and its bias."""
+
+    axis: int
+    data: int = 0
+    bias: int = 2
+
+
+LAYERS = {
+    "CONV_2D": Layer(0),
+    "DEPTHWISE_CONV_2D": Layer(3),
+    "FULLY_CONNECTED": Layer(0),
+    "TRANSPOSE_CONV": Layer(0, data=2, bias=3),
+}
+
+
+def replace(model, weight, form):
+    """Writes the codes of a `Recoded` form over those of `weight`, and the bias in the new unit.
+
+    Returns: list of (subgraph, tensor index, values).
+    """
+    graph, found = model.subgraphs[weight.graph], form.codes
+    tensor = graph.tensors[weight.index]
+    old_scales = np.asarray(tensor.quantization.scale, np.float32)
+    # A channel of zeros has any scale: the converter's suits the bias.
+    rest = tuple(i for i in range(found.codes.ndim) if i != found.axis)
+    is_zero = (found.codes == 0).all(axis=rest)
+    scales = np.where(is_zero, old_scales, found.scales).astype(np.float32)
+    tensor.buffer = model.add_buffer(found.codes)
+    tensor.quantization = flatbuffer.quantization(scales, found.axis)
+    for operator in weights.find_readers(graph)[weight.index]:
+        layer = LAYERS[model.operator_name(operator)]
+        if len(operator.inputs) <= layer.bias or operator.inputs[layer.bias] < 0:
+            continue
+        bias = graph.tensors[operator.inputs[layer.bias]]
+        factors = old_scales.astype(np.float64) / scales
+        rounded = np.rint(model.array(bias) * factors)
+        input_scale = graph.tensors[operator.inputs[layer.data]].quantization.scale
+        bias.buffer = model.add_buffer(rounded.astype(np.int32))
+        bias.quantization = flatbuffer.quantization(input_scale * scales)
+    return [(weight.graph, weight.index, weight.values)]

@@ -4,6 +4,7 @@ import os
 import pathlib
 import tempfile
 import unittest
+import unittest.mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -13,6 +14,8 @@ from absl.testing import parameterized
 
 from tf_proxquant import litert
 from tf_proxquant.litert.check import runtime
+from tf_proxquant.litert.plan import portable
+from tf_proxquant.litert.read import flatbuffer
 
 layers = keras.layers
 KERNELS = ("kernel", "embeddings")
@@ -165,13 +168,48 @@ class OperatorsTest(parameterized.TestCase):
         self.assertEqual(forms["FULLY_CONNECTED"], "int4 direct")
         self.assertEqual(forms["GATHER"], "int2 direct")
 
-    @parameterized.parameters("conv", "conv_strided_norm", "depthwise_norm", "conv1d", "separable")
-    def test_dynamic_feeds_bytes_straight_into_convolutions(self, name):
-        model = put_on_grid(CASES[name](), np.arange(-7, 8) / 32)
+    @parameterized.parameters(
+        ("conv", {"int8 direct"}),
+        ("conv_grouped", {"int8"}),
+        ("depthwise_norm", {"int8"}),
+        ("few_outputs", {"int8"}),
+    )
+    def test_dynamic_feeds_bytes_into_convolutions_with_enough_to_multiply(self, name, forms):
+        build = CASES.get(name) or (lambda: stack((9, 9, 64), layers.Conv2D(16, 1)))
+        model = put_on_grid(build(), np.arange(-7, 8) / 32)
         report = litert.export(model, self.path, "dynamic")
-        self.assertEqual({row.form for row in report.rows}, {"int8 direct"}, str(report))
-        self.assertGreater(report.max_error, 2e-5)
+        self.assertEqual({row.form for row in report.rows}, forms, str(report))
+        self.assertEqual(report.max_error > 2e-5, "int8 direct" in forms)
         self.assertLess(report.max_error, 0.05)
+
+    @parameterized.parameters("conv_strided_norm", "conv_transposed", "depthwise_norm", "nested")
+    def test_portable_stores_one_scale_for_each_tensor(self, name):
+        model = put_on_grid(CASES[name](), np.arange(-7, 8) / 32)
+        with unittest.mock.patch.object(portable, "SHARE", 1e9):
+            report = litert.export(model, self.path, "portable")
+        self.assertLessEqual({row.form for row in report.rows}, {"int8", "int8 scaled"})
+        self.assertLess(report.max_error, 2e-6)
+        file = flatbuffer.Model(self.path.read_bytes())
+        for graph in file.subgraphs:
+            for operator in graph.operators:
+                if file.operator_name(operator) == "DEQUANTIZE":
+                    scale = graph.tensors[operator.inputs[0]].quantization.scale
+                    self.assertLen(scale, 1)
+                    self.assertEqual(file.model.operatorCodes[operator.opcodeIndex].version, 2)
+
+    def test_portable_keeps_relu6_right(self):
+        """A scale of a hundredth and outputs on both sides of 6: cut before the scale, all is 6."""
+        model = put_on_grid(
+            stack(IMAGE, layers.Conv2D(16, 3, use_bias=False), layers.BatchNormalization(),
+                  layers.ReLU(max_value=6)),
+            [-0.25, 0, 0.25],
+        )  # fmt: skip
+        report = litert.export(model, self.path, "portable")
+        self.assertEqual([row.form for row in report.rows], ["int8 scaled"])
+        images = 10 * np.random.default_rng(0).standard_normal((2, *IMAGE), np.float32)
+        outputs = litert.predict(self.path, images)
+        self.assertTrue((outputs == 6).any() and ((outputs > 0) & (outputs < 6)).any())
+        np.testing.assert_allclose(outputs, model.predict(images, verbose=0), atol=1e-4)
 
     def test_dynamic_never_gives_code_minus_eight_to_a_dense_layer(self):
         """int4 FULLY_CONNECTED multiplies it wrongly on the builtin kernels."""

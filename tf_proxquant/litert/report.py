@@ -8,8 +8,8 @@ from tf_proxquant.typing import Tensor
 
 # Reasons for float weights that lose nothing.
 TOO_SMALL = "too small to gain"
-DEPTHWISE = "a product for each channel would cost more time than its bytes are worth"
-KEPT_ON_PURPOSE = (TOO_SMALL, DEPTHWISE)
+COSTS_TIME = "a product for each channel would cost more time than its bytes are worth"
+KEPT_ON_PURPOSE = (TOO_SMALL, COSTS_TIME)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,18 +39,25 @@ class Step:
 
 def float_cost(model):
     """Nanoseconds of the float file at batch 1: its multiply-adds."""
-    total = 0.0
-    for graph in model.subgraphs:
-        for operator in graph.operators:
-            name = model.operator_name(operator)
-            if name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
-                is_depthwise = name.startswith("DEPTHWISE")
-                shape = flatbuffer.tensor_shape(graph.tensors[operator.inputs[1]])
-                output = flatbuffer.tensor_shape(graph.tensors[operator.outputs[0]])
-                per_output = np.prod(shape[1:3] if is_depthwise else shape[1:])
-                cost = DEPTHWISE_COST if is_depthwise else XNNPACK_COST
-                total += cost * float(per_output) * float(np.prod(output))
-    return total
+    return sum(
+        _multiplications(model, graph, operator)
+        for graph in model.subgraphs
+        for operator in graph.operators
+    )
+
+
+def _multiplications(model, graph, operator):
+    name = model.operator_name(operator)
+    if name not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"):
+        return 0.0
+    weights = [float(n) for n in flatbuffer.tensor_shape(graph.tensors[operator.inputs[1]])]
+    data = operator.inputs[2] if name == "TRANSPOSE_CONV" else operator.outputs[0]
+    values = np.prod([float(n) for n in flatbuffer.tensor_shape(graph.tensors[data])])
+    if name == "DEPTHWISE_CONV_2D":
+        return DEPTHWISE_COST * np.prod(weights[1:3]) * values
+    if name == "TRANSPOSE_CONV":
+        return XNNPACK_COST * np.prod(weights[:3]) * values
+    return XNNPACK_COST * np.prod(weights[1:]) * values
 
 
 def steps_down(key, num_bytes, ways, min_saved=MIN_SAVED):

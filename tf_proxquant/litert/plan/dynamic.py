@@ -4,15 +4,21 @@ The kernels round their float input to 8 bits at run time and multiply integers:
 and the least time where the processor has instructions for it.
 """
 
+import numpy as np
+
 from tf_proxquant.litert.forms.codes import find_codes
 from tf_proxquant.litert.forms.form import OPERATOR_BYTES, Direct
 from tf_proxquant.litert.plan.fast import fast_change
 from tf_proxquant.litert.plan.plan import Change, Plan
 from tf_proxquant.litert.plan.small import lookups
+from tf_proxquant.litert.read import flatbuffer
 from tf_proxquant.litert.read.weights import find_readers
 
 NOTE = "activations of dense layers and convolutions are rounded to 8 bits at run time"
-CHANNEL_AXES = {"FULLY_CONNECTED": 0, "CONV_2D": 0, "DEPTHWISE_CONV_2D": 3}
+MIN_MULTIPLICATIONS = 64  # of each value of a convolution's input
+# Depthwise kernels are behind DEQUANTIZE: XNNPACK has no such kernel for them, and the builtin one
+# takes 4 times as long as the whole network.
+CHANNEL_AXES = {"FULLY_CONNECTED": 0, "CONV_2D": 0}
 
 
 def plan(model, request):
@@ -59,5 +65,16 @@ def _multiplies(model, weight, operator):
         return False
     if model.operator_name(operator) != "CONV_2D":
         return weight.values.ndim == (2 if model.operator_name(operator)[0] == "F" else 4)
-    source = model.subgraphs[weight.graph].tensors[inputs[0]]
-    return int(source.shape[3]) == weight.values.shape[3]  # not grouped
+    return _is_worth_rounding(model.subgraphs[weight.graph].tensors[inputs[0]], weight)
+
+
+def _is_worth_rounding(source, weight):
+    """Whether a convolution, not grouped, multiplies each value of its input often enough.
+
+    All values are looked at and rounded before: where few channels come out, as behind depthwise
+    convolutions, floats are faster.
+    """
+    shape = flatbuffer.tensor_shape(source)
+    multiplications = weight.values.size * weight.num_uses
+    is_plain = shape[3] == weight.values.shape[3]
+    return is_plain and multiplications >= MIN_MULTIPLICATIONS * np.prod(shape[1:])

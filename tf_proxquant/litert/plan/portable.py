@@ -1,41 +1,60 @@
 """The portable profile: int8 codes that every reader of .tflite files takes, at float numbers.
 
 One DEQUANTIZE with one scale for each tensor, the oldest form there is, and the channel's own scale
-as a product behind the operator. Depthwise kernels with a scale for each channel stay float: their
-product would take more time than their few bytes are worth.
+as a product behind the operator. Where the product would take more time than the bytes are worth,
+as behind many depthwise kernels, weights stay float.
 """
+
+import numpy as np
 
 from tf_proxquant.litert.forms.codes import find_codes
 from tf_proxquant.litert.forms.decoded import encode_integer
 from tf_proxquant.litert.forms.form import OPERATOR_BYTES, Scaled
+from tf_proxquant.litert.plan import budget
 from tf_proxquant.litert.plan.plan import WORTHWHILE, Change, Plan, kept, too_small
-from tf_proxquant.litert.read import weights
-from tf_proxquant.litert.report import DEPTHWISE
+from tf_proxquant.litert.read import flatbuffer, weights
+from tf_proxquant.litert.report import COSTS_TIME
 from tf_proxquant.litert.write import scaled
+
+SHARE = 0.12  # of the float file's time, for products
+PRODUCT_COST = 0.17  # ns for each value that is multiplied
 
 
 def plan(model, request):
     """See `plan.PROFILES`."""
     del request
-    return Plan(tuple(_change(model, weight) for weight in weights.find_weights(model)))
+    found = weights.find_weights(model)
+    scaled_forms = {w.key: form for w in found if (form := _scaled(model, w)) is not None}
+    steps = [_step(model, w, scaled_forms[w.key]) for w in found if w.key in scaled_forms]
+    chosen, _ = budget.choose(steps, SHARE * budget.float_cost(model))
+    return Plan(tuple(_change(weight, scaled_forms, chosen) for weight in found))
 
 
-def _change(model, weight):
-    form = encode_integer(weight.values, 8, None) or _scaled(model, weight)
+def _change(weight, scaled_forms, chosen):
+    form = encode_integer(weight.values, 8, None) or chosen.get(weight.key)
     if form is None:
-        found = find_codes(weight.values, 8, weight.values.ndim - 1)
-        is_depthwise = set(weight.consumers) == {"DEPTHWISE_CONV_2D"}
-        return kept(weight, DEPTHWISE if found is not None and is_depthwise else None)
+        return kept(weight, COSTS_TIME if weight.key in scaled_forms else None)
     if form.num_bytes >= WORTHWHILE * weight.values.nbytes:
         return too_small(weight)
     return Change(weight, form, "", weight.consumers)
 
 
+def _step(model, weight, form):
+    graph = model.subgraphs[weight.graph]
+    readers = weights.find_readers(graph)[weight.index]
+    shapes = [flatbuffer.tensor_shape(graph.tensors[reader.outputs[0]]) for reader in readers]
+    num_values = sum(float(np.prod(shape)) for shape in shapes)
+    saved = weight.values.nbytes - form.num_bytes
+    return budget.Step(weight.key, form, saved, PRODUCT_COST * num_values)
+
+
 def _scaled(model, weight):
+    """The codes of a weight with a scale for each channel, if all its readers can take them."""
     readers = weights.find_readers(model.subgraphs[weight.graph])[weight.index]
-    if not all(scaled.can_scale(model, weight, reader) for reader in readers):
+    axes = {scaled.channel_axis(model, weight, reader) for reader in readers}
+    if len(axes) > 1 or None in axes:
         return None
-    found = find_codes(weight.values, 8, 0)
+    found = find_codes(weight.values, 8, *axes)
     if found is None:
         return None
     num_bytes = found.codes.size + 8 * found.scales.size + 2 * OPERATOR_BYTES

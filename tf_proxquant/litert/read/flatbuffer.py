@@ -1,6 +1,7 @@
 """Edits .tflite models through the schema objects: constants in, operators in, dead weight out."""
 
 import itertools
+import re
 
 import flatbuffers
 import numpy as np
@@ -310,7 +311,7 @@ def _drop_empty_quantization(tensor):
 
 
 def layer_name(tensor):
-    """Layer and operation of a converted tensor, without the model's name and what was fused.
+    """The layer of a converted weight, without the model's name, operations and what was fused.
 
     The converter joins the names of all that it fused, for example "model/norm/batchnorm/mul_1;
     model/conv/convolution;model/norm/add"; the layer is the first that is no normalization.
@@ -318,12 +319,17 @@ def layer_name(tensor):
     parts = (tensor.name or b"").decode("utf-8", "replace").split(";")
     paths = [part.strip("/").split("/") for part in parts]
     path = next((p for p in paths if not _AFTER.intersection(p)), paths[0])
-    return "/".join([n for n in path[1:] if n not in _NOISE] if len(path) > 2 else path)
+    path = path[1:] if len(path) > 2 else path
+    names = [name for name in path if not _OPERATIONS.fullmatch(name)]
+    return "/".join(names or path)
 
 
-# Parts of the names of what the converter fuses behind a layer, and of what it puts around one.
+# Parts of the names of what the converter fuses behind a layer.
 _AFTER = {"batchnorm", "Relu", "Relu6", "BiasAdd"}
-_NOISE = {"Squeeze", "ExpandDims", "Reshape"}
+_OPERATIONS = re.compile(
+    "(convolution|depthwise|conv_transpose|MatMul|Tensordot|einsum|Einsum|embedding_lookup|Squeeze|"
+    r"ExpandDims|Reshape|Cast|ReadVariableOp|Transpose|transpose|perm|GatherV2)(_\d+)?"
+)
 
 
 def unique_name(name, taken):

@@ -18,7 +18,8 @@ class Weight:
       name: of its layer and operation; no two weights of a file share one.
       values: float32 array.
       consumers: operator names, in order.
-      num_uses: multiply-adds per weight at batch 1: the positions of the output of its reader.
+      num_uses: multiply-adds per weight at batch 1: the positions of the output of its reader, of
+        the input for a transposed convolution.
     """
 
     graph: int
@@ -67,9 +68,11 @@ def find_readers(graph):
 
 
 def _num_positions(model, graph, operator):
-    if model.operator_name(operator) == "GATHER":
+    name = model.operator_name(operator)
+    if name == "GATHER":
         return 0  # reads a few rows of the table
-    shape = flatbuffer.tensor_shape(graph.tensors[operator.outputs[0]])
+    data = operator.inputs[2] if name == "TRANSPOSE_CONV" else operator.outputs[0]
+    shape = flatbuffer.tensor_shape(graph.tensors[data])
     return int(np.prod(shape[1:-1])) if len(shape) > 2 else 1
 
 

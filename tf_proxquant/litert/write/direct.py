@@ -13,7 +13,6 @@ from tf_proxquant.litert.write.writer import Writer
 VERSIONS = {
     "FULLY_CONNECTED": (BuiltinOperator.FULLY_CONNECTED, {8: 12, 4: 12, 2: 14}),
     "CONV_2D": (BuiltinOperator.CONV_2D, {8: 5}),
-    "DEPTHWISE_CONV_2D": (BuiltinOperator.DEPTHWISE_CONV_2D, {8: 6}),
 }
 
 

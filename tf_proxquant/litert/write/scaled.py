@@ -7,6 +7,8 @@ Every reader of .tflite files knows a DEQUANTIZE of one scale; those of a scale 
 some refuse, and one computes wrongly.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from ai_edge_litert.schema_py_generated import (
     ActivationFunctionType,
@@ -19,12 +21,21 @@ from ai_edge_litert.schema_py_generated import (
 from tf_proxquant.litert.read import flatbuffer, weights
 from tf_proxquant.litert.write.writer import Decoder, Writer
 
-# Place of the weights and of the bias among the inputs.
+
+class Layer(NamedTuple):
+    """Where an operator has its weights and its bias, and the channels in its weights."""
+
+    weights: int = 1
+    bias: int | None = 2
+    axis: int = 0
+
+
 LAYERS = {
-    "CONV_2D": (1, 2),
-    "FULLY_CONNECTED": (1, 2),
-    "TRANSPOSE_CONV": (1, 3),
-    "GATHER": (0, None),
+    "CONV_2D": Layer(),
+    "DEPTHWISE_CONV_2D": Layer(axis=3),
+    "FULLY_CONNECTED": Layer(),
+    "GATHER": Layer(weights=0, bias=None),
+    "TRANSPOSE_CONV": Layer(bias=3),
 }
 ACTIVATIONS = (
     ActivationFunctionType.NONE,
@@ -34,24 +45,21 @@ ACTIVATIONS = (
 )
 
 
-def can_scale(model, weight, operator):
-    """Whether the scales of the first axis of `weight` can stand behind `operator`."""
-    name, inputs = model.operator_name(operator), operator.inputs
-    if name not in LAYERS or list(inputs).count(weight.index) > 1:
-        return False
-    if inputs[LAYERS[name][0]] != weight.index:
-        return False
-    options = operator.builtinOptions
+def channel_axis(model, weight, operator):
+    """The axis of `weight` whose scales can stand behind `operator`, or None."""
+    name, inputs = model.operator_name(operator), list(operator.inputs)
+    layer, options = LAYERS.get(name), operator.builtinOptions
+    if layer is None or inputs.count(weight.index) > 1 or inputs[layer.weights] != weight.index:
+        return None
     if name == "GATHER":
         is_plain = options is None or (options.axis == 0 and options.batchDims == 0)
-        return is_plain and weight.values.ndim == 2
-    return options.fusedActivationFunction in ACTIVATIONS and _has_plain_bias(
-        model, weight, operator
-    )
+        return layer.axis if is_plain and weight.values.ndim == 2 else None
+    is_cut = options.fusedActivationFunction in ACTIVATIONS
+    return layer.axis if is_cut and _has_plain_bias(model, weight, operator) else None
 
 
 def _has_plain_bias(model, weight, operator):
-    place = LAYERS[model.operator_name(operator)][1]
+    place = LAYERS[model.operator_name(operator)].bias
     if len(operator.inputs) <= place or operator.inputs[place] < 0:
         return True
     bias = model.subgraphs[weight.graph].tensors[operator.inputs[place]]
@@ -114,7 +122,7 @@ def _open_like(graph, index, source, rest):
 
 
 def _divide_bias(model, graph, operator, scales):
-    place = LAYERS[model.operator_name(operator)][1]
+    place = LAYERS[model.operator_name(operator)].bias
     if len(operator.inputs) <= place or operator.inputs[place] < 0:
         return
     bias = model.array(graph.tensors[operator.inputs[place]])

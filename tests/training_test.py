@@ -10,6 +10,7 @@ import unittest
 
 import keras
 import numpy as np
+from ai_edge_litert.interpreter import Interpreter
 
 from tf_proxquant import datasets, litert, training
 from tf_proxquant.training.images import ImageTask
@@ -92,6 +93,7 @@ class RunTest(unittest.TestCase):
             "model.keras",
             "model.tflite",
             "export.json",
+            "labels.txt",
             "report.json",
             "curves.png",
             "weights.png",
@@ -115,9 +117,42 @@ class RunTest(unittest.TestCase):
         for variable in quantized:
             channels = keras.ops.convert_to_numpy(variable).reshape(-1, variable.shape[-1]).T
             self.assertEqual(max(len(np.unique(channel)) for channel in channels), 2)
-        images = np.random.default_rng(0).normal(size=(5, 8, 8, 1)).astype("float32")
+        images = datasets.load("digits").x_test[:5].astype("float32")
         found = litert.predict(str(self.workdir / "model.tflite"), images)
         np.testing.assert_allclose(found, model.predict(images, verbose=0), rtol=1e-4, atol=1e-4)
+
+    def test_the_file_classifies_the_pixels_of_the_data_set_as_well_as_reported(self):
+        digits = datasets.load("digits")
+        interpreter = Interpreter(str(self.workdir / "model.tflite"))
+        (given,), (scores,) = interpreter.get_input_details(), interpreter.get_output_details()
+        interpreter.allocate_tensors()
+        right = 0
+        for pixels, label in zip(digits.x_test, digits.y_test, strict=True):
+            interpreter.set_tensor(given["index"], pixels[np.newaxis].astype(given["dtype"]))
+            interpreter.invoke()
+            found = interpreter.get_tensor(scores["index"])[0]
+            self.assertAlmostEqual(float(found.sum()), 1, places=5)
+            right += int(found.argmax() == label)
+        self.assertEqual(right / len(digits.y_test), self.report["tflite_accuracy"])
+
+    def test_the_report_says_what_goes_in_and_what_comes_out(self):
+        pixels, scores = self.report["input"], self.report["output"]
+        self.assertEqual((pixels["shape"], pixels["dtype"]), ([None, 8, 8, 1], "float32"))
+        self.assertEqual((pixels["range"], pixels["channels"]), ([0, 16], "grey"))
+        self.assertEqual(scores["shape"], [None, 10])
+        labels = (self.workdir / "labels.txt").read_text().splitlines()
+        self.assertEqual(labels, [str(digit) for digit in range(10)])
+        self.assertEqual(scores["labels"], labels)
+
+    def test_an_unfinished_run_of_earlier_code_is_refused_in_one_sentence(self):
+        workdir = pathlib.Path(self.folder.name, "earlier")
+        workdir.mkdir()
+        settings = json.loads((self.workdir / "settings.json").read_text())
+        del settings["format"]
+        (workdir / "settings.json").write_text(json.dumps(settings))
+        result = run_train(*SHORT, f"--workdir={workdir}", "--resume")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("begun by another version", result.stderr)
 
     def test_a_killed_run_resumes_to_the_same_bits(self):
         expected = keras.saving.load_model(self.workdir / "model.keras").get_weights()

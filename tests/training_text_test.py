@@ -31,6 +31,11 @@ class RunTest(unittest.TestCase):
         self.assertEqual(report["on_grid"], 1.0)
         self.assertLess(report["streaming_tflite_bytes"], report["streaming_float_tflite_bytes"])
 
+    def test_the_words_lie_beside_the_files_by_their_numbers(self):
+        words = (self.workdir / "vocabulary.txt").read_text().splitlines()
+        self.assertEqual(tuple(words), datasets.load_text("grammar").vocabulary)
+        self.assertEqual(self.report["input"]["range"], [0, len(words) - 1])
+
     def test_a_loop_for_one_stream_has_the_same_perplexity_too(self):
         model = keras.saving.load_model(self.workdir / "quantized.keras")
         path = str(self.workdir / "loop.tflite")

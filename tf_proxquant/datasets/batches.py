@@ -1,4 +1,4 @@
-"""Batches of augmented, normalized images, deterministic by seed and epoch."""
+"""Batches of augmented images, deterministic by seed and epoch."""
 
 from typing import Any
 
@@ -18,10 +18,13 @@ class Batches(keras.utils.PyDataset):
       images: array (n, height, width, channels), uint8 or float.
       labels: int array (n,).
       batch_size: int >= 1; the last batch of an epoch may be smaller.
-      mean: array (channels,) subtracted from the images, in their unit.
-      std: array (channels,) > 0, divides them after that.
-      pad: pixels >= 0 of zeros (after normalization) around the image, of which a random
-        crop of the original size is taken; 0 crops nothing. The paper: 4.
+      mean: array (channels,) or number subtracted from the images, in their unit. By default
+        the model gets pixels as the data have them, and normalizes them itself.
+      std: array (channels,) or number > 0, divides them after that.
+      pad: pixels >= 0 of `fill` around the image, of which a random crop of the original size
+        is taken; 0 crops nothing. The paper: 4.
+      fill: array (channels,) or number, in the unit of what the model gets. The paper: the mean
+        of the channel, or 0 where the images are normalized here.
       flip: True flips each image left-right with probability 1/2.
       shuffle: True draws a new order each epoch.
       seed: int >= 0.
@@ -40,9 +43,10 @@ class Batches(keras.utils.PyDataset):
         labels: np.ndarray,
         batch_size: int,
         *,
-        mean: Any,
-        std: Any,
+        mean: Any = 0.0,
+        std: Any = 1.0,
         pad: int = 0,
+        fill: Any = 0.0,
         flip: bool = False,
         shuffle: bool = False,
         seed: int = 0,
@@ -78,6 +82,7 @@ class Batches(keras.utils.PyDataset):
         self.num_used = len(images) - len(images) % multiple_of
         self.mean = np.asarray(mean, "float32")
         self.std = np.asarray(std, "float32")
+        self.fill = np.asarray(fill, "float32")
         self.pad, self.flip, self.shuffle = pad, flip, shuffle
         self.seed = seed
         self.start_at(epoch)
@@ -97,7 +102,7 @@ class Batches(keras.utils.PyDataset):
         images = self.normalize(self.images[chosen])
         random = np.random.default_rng((self.seed, self.epoch, index))
         if self.pad:
-            images = random_crop(images, self.pad, random)
+            images = random_crop(images, self.pad, random, self.fill)
         if self.flip:
             images = random_flip(images, random)
         part, count = self.shard
@@ -107,7 +112,7 @@ class Batches(keras.utils.PyDataset):
 
     def normalize(self, images: np.ndarray) -> np.ndarray:
         """Returns images as the model gets them without augmentation, float32."""
-        return (images.astype("float32") - self.mean) / self.std
+        return (np.asarray(images, "float32") - self.mean) / self.std
 
     def on_epoch_begin(self):
         # Not counted by `on_epoch_end`: Keras calls that once before the first epoch.
@@ -141,18 +146,21 @@ class EpochCounter(keras.callbacks.Callback):
         self.batches.start_at(epoch)
 
 
-def random_crop(images, pad, random):
-    """Pads with zeros and crops each image back to its size at a random offset.
+def random_crop(images, pad, random, fill=0.0):
+    """Pads with `fill` and crops each image back to its size at a random offset.
 
     Args:
       images: array (n, height, width, channels).
       pad: int >= 1, pixels on each side; offsets are uniform on 0 to 2 pad.
       random: `np.random.Generator`.
+      fill: number, or array (channels,).
 
     Returns: array of the shape and dtype of `images`.
     """
-    count, height, width, _ = images.shape
-    padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    count, height, width, channels = images.shape
+    padded = np.empty((count, height + 2 * pad, width + 2 * pad, channels), images.dtype)
+    padded[...] = fill
+    padded[:, pad:-pad, pad:-pad] = images
     top, left = random.integers(0, 2 * pad + 1, (2, count))
     rows = top[:, np.newaxis] + np.arange(height)
     columns = left[:, np.newaxis] + np.arange(width)

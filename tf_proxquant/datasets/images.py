@@ -10,6 +10,16 @@ import numpy as np
 from tf_proxquant.datasets import prepared
 from tf_proxquant.typing import PathLike
 
+# Names of the classes of data sets that come without them.
+_CLASS_NAMES = {
+    "cifar10": (
+        "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+    ),
+    "fashion_mnist": (
+        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
+        "Ankle boot",
+    ),
+}  # fmt: skip
 TFDS_NAMES = ("cifar10", "cifar100", "fashion_mnist", "mnist")
 _IDX_FILES = {
     "x_train": "train-images-idx3-ubyte",
@@ -29,6 +39,8 @@ class Images(NamedTuple):
       x_test: as x_train.
       y_test: as y_train.
       num_classes: int >= 2.
+      class_names: tuple of str, by label; by default the labels themselves.
+      value_range: (lowest, highest) that a pixel can have.
     """
 
     name: str
@@ -37,6 +49,8 @@ class Images(NamedTuple):
     x_test: np.ndarray
     y_test: np.ndarray
     num_classes: int
+    class_names: tuple = ()
+    value_range: tuple = (0, 255)
 
 
 def load(name: str, data_dir: PathLike | None = None, download: bool = False) -> Images:
@@ -90,19 +104,23 @@ def digits():
 
 
 def from_npz(path, name=None):
-    """Loads a .npz file with the arrays x_train, y_train, x_test and y_test."""
+    """Loads a .npz file with the arrays x_train, y_train, x_test and y_test.
+
+    It may also have an array `class_names` of strings.
+    """
     path = pathlib.Path(path)
     if not path.is_file():
         raise ValueError(f"There is no file '{path}'. Pass the path of a .npz file.")
     try:
         with np.load(path, allow_pickle=False) as data:
-            arrays = {key: data[key] for key in _IDX_FILES if key in data}
+            arrays = {key: data[key] for key in (*_IDX_FILES, "class_names") if key in data}
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"'{path}' is not a readable .npz file: {error}") from error
     missing = sorted(set(_IDX_FILES) - set(arrays))
     if missing:
         raise ValueError(f"'{path}' lacks the arrays {missing}. Expected {sorted(_IDX_FILES)}.")
-    return checked(name or path.stem, *(arrays[key] for key in _IDX_FILES))
+    class_names = arrays.get("class_names")
+    return checked(name or path.stem, *(arrays[key] for key in _IDX_FILES), class_names)
 
 
 def from_idx(folder, name=None):
@@ -133,7 +151,8 @@ def from_tfds(name, data_dir=None, download=False):
     tfds, builder = prepared.open_builder(name, root, versions, "--data_dir with a .npz file")
     batches = builder.as_dataset(batch_size=-1, shuffle_files=False)
     train, test = tfds.as_numpy(batches["train"]), tfds.as_numpy(batches["test"])
-    return checked(name, train["image"], train["label"], test["image"], test["label"])
+    names = getattr(builder.info.features["label"], "names", None)
+    return checked(name, train["image"], train["label"], test["image"], test["label"], names)
 
 
 def _idx_path(folder, filename):
@@ -161,8 +180,8 @@ def _read_idx(path):
     return values.reshape(shape)
 
 
-def checked(name, x_train, y_train, x_test, y_test):
-    """Brings the four arrays to the form of `Images`, or says what is wrong with them."""
+def checked(name, x_train, y_train, x_test, y_test, class_names=None):
+    """Brings the arrays to the form of `Images`, or says what is wrong with them."""
     parts = {}
     for part, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
         x, y = np.asarray(x), np.asarray(y)
@@ -197,4 +216,30 @@ def checked(name, x_train, y_train, x_test, y_test):
             f"Data set '{name}': the training labels must cover at least 2 classes and all of the "
             f"test's. Received: labels up to {y_train.max()} and {y_test.max()}."
         )
-    return Images(name, x_train, y_train, x_test, y_test, num_classes)
+    names = _names_of_classes(name, class_names, num_classes)
+    return Images(
+        name, x_train, y_train, x_test, y_test, len(names), class_names=names,
+        value_range=_value_range(x_train, x_test),
+    )  # fmt: skip
+
+
+def _names_of_classes(name, given, num_classes):
+    """The names given, or known, or the labels; as a tuple of str."""
+    if given is None:
+        known = _CLASS_NAMES.get(name, ())
+        return tuple(known if len(known) == num_classes else map(str, range(num_classes)))
+    names = tuple(str(each) for each in np.asarray(given).ravel())
+    if len(names) < num_classes or any(len(each.splitlines()) != 1 for each in names):
+        raise ValueError(
+            f"Data set '{name}': `class_names` must name each of the {num_classes} classes in one "
+            f"line. Received: {names}."
+        )
+    return names
+
+
+def _value_range(*images):
+    """(lowest, highest) pixel: 0 and 255 of bytes that use their range, else those that occur."""
+    lowest, highest = (pick([pick(x) for x in images]) for pick in (np.min, np.max))
+    if images[0].dtype == np.uint8:
+        return 0, 255 if highest > 127 else int(highest)
+    return float(lowest), float(highest)

@@ -10,6 +10,7 @@ def resnet(
     num_classes: int,
     width: int = 16,
     name: str | None = None,
+    preprocessing: keras.layers.Layer | None = None,
 ) -> keras.Model:
     """Builds the ResNet of the paper's CIFAR-10 experiments.
 
@@ -27,6 +28,8 @@ def resnet(
       num_classes: int >= 2, number of logits.
       width: int >= 1, filters of the first stage; 16 in the paper.
       name: name of the model.
+      preprocessing: layer that the images go through first, such as a
+        `keras.layers.Normalization`; None takes them as they are.
 
     Returns: an uncompiled functional `keras.Model` from images, float (batch, height,
       width, channels), to logits, float (batch, num_classes).
@@ -52,7 +55,8 @@ def resnet(
             f"Received: input_shape={tuple(input_shape)}."
         )
     inputs = keras.Input(input_shape, name="image")
-    x = _conv_norm(inputs, width, 3, 1, "stem")
+    x = inputs if preprocessing is None else preprocessing(inputs)
+    x = _conv_norm(x, width, 3, 1, "stem")
     x = layers.Activation("relu", name="stem_relu")(x)
     for stage in range(3):
         for block in range((depth - 2) // 6):

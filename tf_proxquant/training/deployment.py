@@ -54,7 +54,9 @@ def _export(settings, task, source, target):
     from tf_proxquant import litert
 
     data = task.calibration() if profile == "static" else None
-    return litert.export(str(source), str(target), profile, representative_data=data).to_dict()
+    return litert.export(
+        str(source), str(target), profile, inputs=task.examples(), representative_data=data
+    ).to_dict()
 
 
 def _export_elsewhere(source, target, profile):

@@ -1,4 +1,4 @@
-"""The image task: a ResNet that classifies, scored by its accuracy on the test images."""
+"""The image task: a network that classifies pixels, scored by its accuracy on the test images."""
 
 import math
 
@@ -8,13 +8,17 @@ import numpy as np
 from tf_proxquant import datasets, selection
 from tf_proxquant.models import resnet
 from tf_proxquant.optimizers import RestartedAdam
-from tf_proxquant.training import distribution
+from tf_proxquant.training import classifier, distribution
 
 # Data whose labels a flip from left to right would change.
 _NOT_FLIPPED = ("digits", "mnist")
 
 # Training images that the static profile is calibrated on.
 _CALIBRATION_IMAGES = 256
+# Test images that an exported file is verified with.
+_EXAMPLES = 8
+# Values of a batch that only evaluates, so that large images do not fill the memory.
+_EVALUATION_VALUES = 2**22
 
 
 class ImageTask:
@@ -28,7 +32,8 @@ class ImageTask:
     Attributes:
       metric: name of the score, in logs and reports.
       name: of the data set.
-      train, validation: what `fit` reads.
+      train, validation: what `fit` reads: pixels as the data have them.
+      names: (file name, names of the classes), to be written beside the model.
 
     Raises: ValueError: for data that are not there or do not fit.
     """
@@ -42,32 +47,36 @@ class ImageTask:
             data = datasets.load(settings.dataset, settings.data_dir, settings.download)
         self.data = data
         self.name = self.data.name
+        self.names = "labels.txt", self.data.class_names
+        self.mean, self.std = datasets.channel_statistics(self.data.x_train)
         self.train, self.validation = self._make_batches()
 
     def _make_batches(self):
         data, seed, devices = self.data, self.settings.seed, self.processes.devices
-        mean, std = datasets.channel_statistics(data.x_train)
         # The paper's 4 pixels for 32, in proportion.
         pad, flip = data.x_train.shape[1] // 8, data.name not in _NOT_FLIPPED
         train = datasets.Batches(
             data.x_train, data.y_train, self.settings.batch_size,
-            mean=mean, std=std, pad=pad, flip=flip, shuffle=True, seed=seed,
+            pad=pad, fill=self.mean, flip=flip, shuffle=True, seed=seed,
             shard=self.processes.shard, multiple_of=self.processes.count * devices,
         )  # fmt: skip
         # Each process reads the whole test set: the mean over equal parts is that of one.
-        test = datasets.Batches(
-            data.x_test, data.y_test, max(devices, 500 - 500 % devices),
-            mean=mean, std=std, multiple_of=devices,
-        )  # fmt: skip
+        size = min(500, max(1, _EVALUATION_VALUES // math.prod(data.x_test.shape[1:])))
+        size = max(devices, size - size % devices)
+        test = datasets.Batches(data.x_test, data.y_test, size, multiple_of=devices)
         return train, test
 
     def make_model(self):
-        """Returns the model, not compiled."""
+        """Returns the model, from pixels to logits, not compiled."""
         shape, classes = self.data.x_train.shape[1:], self.data.num_classes
-        return resnet(self.settings.depth, shape, classes, width=self.settings.width)
+        first = classifier.normalization(self.mean, self.std)
+        depth, width = self.settings.depth, self.settings.width
+        return resnet(depth, shape, classes, width=width, preprocessing=first)
 
     def adopt(self, model):
         """Returns a model to train that starts as `model`, which the settings name.
+
+        A model that does not scale its pixels itself gets the normalization before it.
 
         Raises: ValueError: if it does not fit the data.
         """
@@ -78,7 +87,7 @@ class ImageTask:
                 f"{model.input_shape}, output {model.output_shape}. Expected: {expected[0]} and "
                 f"{expected[1]}."
             )
-        return model
+        return classifier.from_pixels(classifier.with_logits(model), self.mean, self.std)
 
     def compile(self, model, optimizer):
         """Compiles a model with its loss and metric."""
@@ -139,14 +148,40 @@ class ImageTask:
 
     def deployed(self, model):
         """Returns the models to save and export, by file name; "model" is the one to report."""
-        return {"model": model}
+        return {"model": classifier.with_scores(model)}
+
+    def describe(self):
+        """Returns what the model takes and gives, for the report: a dict of two dicts."""
+        height, width, channels = self.data.x_train.shape[1:]
+        colors = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
+        pixels = {
+            "shape": [None, height, width, channels],
+            "axes": "batch, height, width, channels",
+            "dtype": "float32",
+            "channels": colors,
+            "range": list(self.data.value_range),
+        }
+        scores = {
+            "shape": [None, self.data.num_classes],
+            "dtype": "float32",
+            "meaning": "softmax: the score of each class, in the order of labels.txt",
+            "labels": list(self.data.class_names),
+        }
+        return {"input": pixels, "output": scores}
 
     def score_file(self, path):
         """Returns the accuracy of a .tflite file on the test images."""
         from tf_proxquant import litert
 
-        logits = litert.predict(str(path), self.validation.normalize(self.validation.images))
-        return float(np.mean(np.argmax(logits, axis=-1) == self.validation.labels))
+        content, right = path.read_bytes(), 0
+        for number in range(len(self.validation)):
+            images, labels = self.validation[number]
+            right += np.sum(np.argmax(litert.predict(content, images), axis=-1) == labels)
+        return float(right / len(self.validation.labels))
+
+    def examples(self):
+        """Returns some images to verify an exported file with."""
+        return self.validation[0][0][:_EXAMPLES]
 
     def calibration(self):
         """Returns images for the calibration of integer activations."""

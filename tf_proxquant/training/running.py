@@ -46,7 +46,9 @@ def run(settings):
     for name, saved in deployed.items():
         workdir.save_model(saved, f"{name}.keras")
     if processes.is_chief:
+        workdir.write_names(*task.names)
         report.update(deployment.export_and_score(settings, task, workdir, deployed))
+        report.update(task.describe())
         plot.history(workdir.path)
         workdir.write_table("metrics.csv", workdir.read_lines("metrics.jsonl"))
     report["wall_seconds"] = round(time.perf_counter() - started, 1)

@@ -24,6 +24,7 @@ class TextTask:
       metric: name of the score, in logs and reports.
       name: of the text.
       train, validation, test: `datasets.Streams`.
+      names: (file name, words by their numbers), to be written beside the model.
 
     Raises: ValueError: for data that are not there or do not fit.
 
@@ -42,6 +43,7 @@ class TextTask:
             )
         self.data = data
         self.name = data.name
+        self.names = "vocabulary.txt", data.vocabulary
         streams = {"batch_size": settings.batch_size, "steps": settings.steps}
         self.train = datasets.Streams(data.train, **streams, drop_last=True)
         self.validation = datasets.Streams(data.valid, **streams)
@@ -129,6 +131,27 @@ class TextTask:
             "model": models.with_states(model, self.settings.steps),
             "streaming": models.with_states(model),
         }
+
+    def describe(self):
+        """Returns what the models take and give, for the report: a dict of two dicts."""
+        words = {
+            "shape": [None, self.settings.steps],
+            "axes": "batch, words; one word in streaming.tflite",
+            "dtype": "int32",
+            "range": [0, len(self.data.vocabulary) - 1],
+            "meaning": "words: numbers of words, lines of vocabulary.txt counted from 0; and the "
+            "states, zeros at the start of a text",
+        }
+        logits = {
+            "shape": [None, self.settings.steps, len(self.data.vocabulary)],
+            "dtype": "float32",
+            "meaning": "logits of the next word, by its number; and the states for the next call",
+        }
+        return {"input": words, "output": logits}
+
+    def examples(self):
+        """Returns what to verify an exported file with: None, what the export draws itself."""
+        return None
 
     def score_file(self, path):
         """Returns the perplexity per word of a .tflite file of a `models.with_states`."""

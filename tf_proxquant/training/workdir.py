@@ -20,6 +20,8 @@ from tf_proxquant import files
 _FREE = (
     "workdir", "resume", "data_dir", "download", "init_from", "job_addresses", "process_id",
 )  # fmt: skip
+# Counts up when an unfinished run can no longer go on with newer code.
+_FORMAT = 2
 _CHECKPOINT_SECONDS = 30
 _PROGRESS_SECONDS = 20
 
@@ -33,6 +35,7 @@ class Workdir:
         histograms.jsonl    counts of the selected weights, per epoch
         <phase>.keras       the model at the end of a phase
         <phase>-NNNN.keras  checkpoint after epoch NNNN of an unfinished phase
+        labels.txt          the name of each class; of text, vocabulary.txt with the words
         model.keras, model.tflite, report.json, curves.png, weights.png
 
     Args:
@@ -72,9 +75,8 @@ class Workdir:
             )
         try:
             workdir.path.mkdir(parents=True, exist_ok=True)
-            workdir.write_json(
-                "settings.json", {"settings": dataclasses.asdict(settings), **_versions()}
-            )
+            content = {"format": _FORMAT, "settings": dataclasses.asdict(settings), **_versions()}
+            workdir.write_json("settings.json", content)
         except OSError as error:
             raise ValueError(f"The workdir cannot be written: {error}.") from error
         return workdir
@@ -100,6 +102,11 @@ class Workdir:
         else:
             with tempfile.TemporaryDirectory() as folder:
                 model.save(pathlib.Path(folder, name))
+
+    def write_names(self, name, names):
+        """Writes a text file with one name in each line, UTF-8."""
+        text = "".join(f"{each}\n" for each in names)
+        self._write(name, lambda path: path.write_text(text, encoding="utf-8"))
 
     def read_lines(self, name):
         """Returns the objects of a JSON-lines file; empty if there is none."""
@@ -230,9 +237,16 @@ def _check_same(recorded, settings):
             "leave --resume away."
         )
     try:
-        before = json.loads(recorded.read_text())["settings"]
-    except (ValueError, KeyError, TypeError) as error:
+        content = json.loads(recorded.read_text())
+        before, version = content["settings"], content.get("format", 1)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"'{recorded}' is damaged ({error}). Take another --workdir.") from error
+    if version != _FORMAT:
+        raise ValueError(
+            f"The run in '{recorded.parent}' was begun by another version of this package, which "
+            "recorded runs differently: finish it with that version, or begin anew in another "
+            "--workdir."
+        )
     now = dataclasses.asdict(settings)
     changed = [key for key in now if key not in _FREE and before.get(key) != now[key]]
     if changed:

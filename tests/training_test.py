@@ -143,6 +143,8 @@ class RunTest(unittest.TestCase):
         labels = (self.workdir / "labels.txt").read_text().splitlines()
         self.assertEqual(labels, [str(digit) for digit in range(10)])
         self.assertEqual(scores["labels"], labels)
+        (found,) = litert.inspect(self.workdir / "model.tflite").inputs
+        self.assertEqual((found.shape, found.range), ((None, 8, 8, 1), (0, 16)))
 
     def test_an_unfinished_run_of_earlier_code_is_refused_in_one_sentence(self):
         workdir = pathlib.Path(self.folder.name, "earlier")

@@ -7,6 +7,7 @@ python -m tf_proxquant.litert model.tflite
 import argparse
 import importlib
 import json
+import pathlib
 import sys
 
 from tf_proxquant import litert
@@ -26,6 +27,12 @@ def parse_arguments(arguments=None):
     parser.add_argument("--max_slowdown", type=float, help="latency allowed over the float file")
     parser.add_argument("--archive", action="store_true", help="also write a .pqz archive")
     parser.add_argument("--no_verify", action="store_true", help="skip the checks")
+    parser.add_argument("--labels", help="text file: the name of each class, one in a line")
+    parser.add_argument("--vocabulary", help="text file: the word of each number, one in a line")
+    parser.add_argument(
+        "--value_range", nargs=2, type=float, metavar=("LOWEST", "HIGHEST"),
+        help="values of the images that the model takes; default: 0 255",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument(
         "--import",
@@ -61,7 +68,14 @@ def _export(options):
         archive=options.archive,
         batch_size=options.batch_size,
         max_slowdown=options.max_slowdown,
+        labels=_lines(options.labels),
+        vocabulary=_lines(options.vocabulary),
+        value_range=options.value_range,
     )
+
+
+def _lines(path):
+    return None if path is None else pathlib.Path(path).read_text("utf-8").splitlines()
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from typing import Any
 import keras
 
 from tf_proxquant import files
+from tf_proxquant.litert import interface, metadata, write
 from tf_proxquant.litert import plan as plans
-from tf_proxquant.litert import write
 from tf_proxquant.litert.archive import SUFFIX, compress
 from tf_proxquant.litert.check import runtime, timing
 from tf_proxquant.litert.check import verify as verification
@@ -41,6 +41,9 @@ def export(
     max_ulps: int = 2,
     dense_bits: int = 4,
     representative_data: Any = None,
+    labels: Any = None,
+    vocabulary: Any = None,
+    value_range: Any = None,
 ) -> ExportReport:
     """Writes the smallest or fastest .tflite file that keeps every weight exactly.
 
@@ -83,6 +86,12 @@ def export(
       representative_data: for "static", samples to calibrate activations on, as for `predict`.
       dense_bits: for "dynamic", the fewest bits for the weights of a dense layer: 4 is fastest
         (docs/export.md), 2 takes half the memory at about the time of 8.
+      labels: list of str, the name of each value of the output, in order: written into the
+        file's metadata, for MediaPipe and others, and to labels.txt beside it.
+      vocabulary: list of str, the word of each number that the input takes: written into the
+        file's metadata and to vocabulary.txt beside it.
+      value_range: (lowest, highest) value of the images that the model takes, for the metadata;
+        with `labels` alone 0 and 255.
 
     Returns: `ExportReport`.
     Raises: ValueError: on bad arguments, weights that are not finite, a model that LiteRT cannot
@@ -104,6 +113,10 @@ def export(
         base = integer.to_integer(source, base, representative_data, **signature)
     names = settings.names if strip_names is None else not strip_names
     content, plan, weights = _encode(base, settings, request, names)
+    said = {"labels": labels, "vocabulary": vocabulary, "value_range": value_range}
+    if any(value is not None for value in said.values()):
+        content = metadata.attach(content, **said)
+    inputs_, outputs, _ = interface.describe(flatbuffer.Model(content), content)
     report = ExportReport(
         path=str(target),
         profile=profile,
@@ -115,12 +128,17 @@ def export(
             for change in plan.changes
         ),
         notes=(*remarks, *plan.notes),
+        inputs=inputs_,
+        outputs=outputs,
     )
     report_floats(report, strict)
     if verify:
         model = None if isinstance(source, bytes) else source
         errors = check(content, float_content, weights, model, inputs, settings)
         report = dataclasses.replace(report, errors=errors)
+    for name, lines in ((metadata.LABELS, labels), (metadata.VOCABULARY, vocabulary)):
+        if lines is not None:
+            write_file(target.with_name(name), metadata.to_lines(name, lines))
     return dataclasses.replace(report, archive_bytes=_write_files(target, content, archive))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from ai_edge_litert.schema_py_generated import TensorType
 
 from tf_proxquant import packing
+from tf_proxquant.litert import interface
 from tf_proxquant.litert.forms import decoding
 from tf_proxquant.litert.read import flatbuffer, untrusted
 from tf_proxquant.litert.read.convert import MissingFileError
@@ -39,6 +40,7 @@ def inspect(path: PathLike) -> ExportReport:
         rows = [row for graph in model.subgraphs for row in _graph_rows(model, graph, limit)]
     except (ValueError, IndexError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
+    inputs, outputs, notes = interface.describe(model, content)
     return ExportReport(
         path=str(path),
         profile="",
@@ -46,6 +48,9 @@ def inspect(path: PathLike) -> ExportReport:
         float_bytes=None,
         gzip_bytes=len(zlib.compress(content, 6)),
         rows=tuple(rows),
+        notes=notes,
+        inputs=inputs,
+        outputs=outputs,
     )
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from tf_proxquant.litert.interface import Edge
 from tf_proxquant.litert.read import levels
 from tf_proxquant.typing import Tensor
 
@@ -88,6 +89,8 @@ class ExportReport:
         file on the same kernels and against the Keras model; empty if not verified.
       notes: remarks on the whole file, such as its measured latency.
       archive_bytes: size of the archive beside the file; None if there is none.
+      inputs: tuple of `Edge`, what goes into the file.
+      outputs: tuple of `Edge`, what comes out.
     """
 
     path: str
@@ -99,6 +102,8 @@ class ExportReport:
     errors: dict = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
     archive_bytes: int | None = None
+    inputs: tuple[Edge, ...] = ()
+    outputs: tuple[Edge, ...] = ()
 
     @property
     def max_error(self) -> float | None:
@@ -137,6 +142,8 @@ class ExportReport:
             yield f"largest output error relative to the largest output: {errors}"
         if self.archive_bytes is not None:
             yield f"{self.path}.pqz: {self.archive_bytes:,} bytes"
+        for what, edges in (("input", self.inputs), ("output", self.outputs)):
+            yield from (f"{what} {edge}" for edge in edges)
         yield from self.notes
 
 

@@ -50,18 +50,24 @@ def _export(settings, task, source, target):
     """Exports one model; returns the report of the export as a dict."""
     profile = settings.export_profile
     if keras.backend.backend() != "tensorflow":
-        return _export_elsewhere(source, target, profile)
+        return _export_elsewhere(source, target, profile, task.said())
     from tf_proxquant import litert
 
     data = task.calibration() if profile == "static" else None
     return litert.export(
-        str(source), str(target), profile, inputs=task.examples(), representative_data=data
-    ).to_dict()
+        str(source), str(target), profile, inputs=task.examples(), representative_data=data,
+        **task.said(),
+    ).to_dict()  # fmt: skip
 
 
-def _export_elsewhere(source, target, profile):
+def _export_elsewhere(source, target, profile, said):
     """Exports in a process with the TensorFlow backend; returns the report."""
     command = [sys.executable, "-m", "tf_proxquant.litert", str(source), str(target)]
+    for name in ("labels", "vocabulary"):
+        if name in said:  # the file lies beside the model
+            command.append(f"--{name}={source.with_name(f'{name}.txt')}")
+    if "value_range" in said:
+        command += ["--value_range", *map(str, said["value_range"])]
     result = subprocess.run(
         [*command, f"--profile={profile}", "--json"],
         stdout=subprocess.PIPE,

@@ -169,6 +169,10 @@ class ImageTask:
         }
         return {"input": pixels, "output": scores}
 
+    def said(self):
+        """Returns what is written into an exported file, arguments of `litert.export`."""
+        return {"labels": self.data.class_names, "value_range": self.data.value_range}
+
     def score_file(self, path):
         """Returns the accuracy of a .tflite file on the test images."""
         from tf_proxquant import litert

@@ -153,6 +153,10 @@ class TextTask:
         """Returns what to verify an exported file with: None, what the export draws itself."""
         return None
 
+    def said(self):
+        """Returns what is written into an exported file, arguments of `litert.export`."""
+        return {"vocabulary": self.data.vocabulary}
+
     def score_file(self, path):
         """Returns the perplexity per word of a .tflite file of a `models.with_states`."""
         return perplexity_of_file(path, self.test)

@@ -38,9 +38,9 @@ def inspect(path: PathLike) -> ExportReport:
     limit = decoding.MAX_EXPANSION * len(content)
     try:
         rows = [row for graph in model.subgraphs for row in _graph_rows(model, graph, limit)]
+        inputs, outputs, notes = interface.describe(model, content)
     except (ValueError, IndexError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    inputs, outputs, notes = interface.describe(model, content)
     return ExportReport(
         path=str(path),
         profile="",

@@ -115,7 +115,7 @@ def signature_names(model):
     """Names of inputs and outputs by tensor index."""
     signatures = [s for s in model.model.signatureDefs or () if s.subgraphIndex == 0]
     maps = [m for s in signatures[:1] for m in (*(s.inputs or ()), *(s.outputs or ()))]
-    return {int(entry.tensorIndex): entry.name.decode() for entry in maps}
+    return {int(m.tensorIndex): m.name.decode("utf-8", "replace") for m in maps if m.name}
 
 
 def _image(tensor, normalization, value_range):

@@ -13,7 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
-from tf_proxquant import litert, models
+from tf_proxquant import Binary, litert, models
 from tf_proxquant.litert import plan
 from tf_proxquant.litert.check import runtime
 from tf_proxquant.litert.read import convert, flatbuffer, levels
@@ -171,6 +171,24 @@ class ExportTest(unittest.TestCase):
             rows = [row.name for row in report.rows]
             self.assertEqual(len(set(rows)), len(rows), profile)
             self.assertLessEqual({name.encode() for name in rows}, set(names), profile)
+
+    def test_levels_along_the_axis_that_batchnorm_does_not_scale_are_missed_loudly(self):
+        model = keras.Sequential(
+            [
+                keras.Input((5, 5, 80)),
+                keras.layers.Conv2DTranspose(16, 1, use_bias=False, name="up"),
+                keras.layers.BatchNormalization(),
+            ]
+        )
+        model.layers[1].gamma.assign(np.random.default_rng(0).uniform(0.5, 1.5, 16))
+        kernel = model.layers[0].kernel  # (3, 3, outputs, inputs)
+        kernel.assign(Binary("mean", axis=-1)(kernel))
+        with self.assertWarnsRegex(UserWarning, "up.*another axis.*each output channel"):
+            litert.export(model, self.path)
+        with self.assertRaisesRegex(ValueError, "up.*strict=True"):
+            litert.export(model, self.path, strict=True)
+        kernel.assign(Binary("mean", axis=-2)(kernel))
+        self.assertEqual(litert.export(model, self.path, strict=True).rows[0].form, "int8")
 
     def test_code_minus_128_is_stored(self):
         model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(32)])

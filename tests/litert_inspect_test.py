@@ -172,6 +172,29 @@ class CommandTest(unittest.TestCase):
         self.assertEqual(status, 0)
         self.assertEqual([row["form"] for row in json.loads(out)["rows"]], FORMS)
 
+    def test_a_plan_is_printed_and_nothing_written(self):
+        mixed_model().save(self.folder / "model.keras")
+        source = self.folder / "model.keras"
+        status, out, _ = self.run_command(source, "--profile=small", "--plan", "--json")
+        self.assertEqual(status, 0)
+        planned = json.loads(out)
+        self.assertEqual([row["form"] for row in planned["rows"]], FORMS)
+        self.assertEqual([path.name for path in self.folder.iterdir()], ["model.keras"])
+        self.run_command(source, self.folder / "model.tflite", "--profile=small", "--no_verify")
+        self.assertEqual(planned["bytes"], (self.folder / "model.tflite").stat().st_size)
+
+    def test_data_to_calibrate_on_come_from_a_file(self):
+        model = mixed_model()
+        model.save(self.folder / "model.keras")
+        data = np.random.default_rng(0).normal(size=(20, 64))
+        np.savez(self.folder / "data.npz", x=data)
+        arguments = self.folder / "model.keras", self.folder / "m.tflite", "--profile=static"
+        status, _, err = self.run_command(*arguments)
+        self.assertEqual((status, "representative_data" in err), (1, True))
+        status, out, _ = self.run_command(*arguments, f"--data={self.folder / 'data.npz'}")
+        self.assertEqual(status, 0)
+        self.assertIn("int8 static", out)
+
     def test_errors_are_one_line_and_a_status(self):
         status, out, err = self.run_command(self.folder / "none.keras", self.folder / "a.tflite")
         self.assertEqual((status, out), (1, ""))

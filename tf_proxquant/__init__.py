@@ -2,34 +2,50 @@
 
 import importlib
 
-from tf_proxquant import (
-    callbacks,
-    datasets,
-    metrics,
-    models,
-    optimizers,
-    plot,
-    prox,
-    quantizers,
-    schedules,
-    selection,
-)
-from tf_proxquant.optimizers import ProxConnect, ProxQuant, snap
-from tf_proxquant.quantizers import Binary, MultiBit, Ternary, Uniform
-from tf_proxquant.selection import select_kernels
-from tf_proxquant.sensitivity import sensitivity
+_missing = None
+try:
+    from tf_proxquant import (
+        callbacks,
+        datasets,
+        metrics,
+        models,
+        optimizers,
+        plot,
+        prox,
+        quantizers,
+        schedules,
+        selection,
+    )
+    from tf_proxquant.optimizers import ProxConnect, ProxQuant, snap
+    from tf_proxquant.quantizers import Binary, MultiBit, Ternary, Uniform
+    from tf_proxquant.selection import select_kernels
+    from tf_proxquant.sensitivity import sensitivity
+except ImportError as error:
+    # Where Keras is not installed, as on a device, archives expand all the same.
+    _missing = error
 
 __version__ = "0.1.0"
 
-# Loaded on first use: they need LiteRT, which training does not.
-_FROM_LITERT = ("expand", "export", "inspect", "summary")
+# Loaded on first use: they need LiteRT, which training does not, or nothing at all.
+_LAZY = {
+    "expand": "tf_proxquant.litert.archive",
+    "export": "tf_proxquant.litert",
+    "inspect": "tf_proxquant.litert",
+    "summary": "tf_proxquant.litert",
+}
 
 
 def __getattr__(name):
-    if name != "litert" and name not in _FROM_LITERT:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    litert = importlib.import_module("tf_proxquant.litert")
-    return litert if name == "litert" else getattr(litert, name)
+    if name == "litert":
+        return importlib.import_module("tf_proxquant.litert")
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    if _missing is not None and name in __all__:
+        raise ImportError(
+            f"`tf_proxquant.{name}` needs Keras and its backend: {_missing}. Without them there is "
+            "`expand`."
+        ) from _missing
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__():

@@ -1,13 +1,33 @@
 """Low-bit .tflite files from Keras models: export, verification, inspection."""
 
-from tf_proxquant.litert.archive.pqz import expand
-from tf_proxquant.litert.check.runtime import Runner, predict
-from tf_proxquant.litert.check.verify import VerificationError
-from tf_proxquant.litert.exporting import export
-from tf_proxquant.litert.inspecting import inspect
-from tf_proxquant.litert.interface import Edge
-from tf_proxquant.litert.report import ExportReport, TensorRow
-from tf_proxquant.litert.summary import summary
+import importlib
+
+from tf_proxquant.litert.archive import expand
+
+# Loaded on first use: they need LiteRT, and an archive needs NumPy only.
+_HOMES = {
+    "Edge": "interface",
+    "ExportReport": "report",
+    "Runner": "check.runtime",
+    "TensorRow": "report",
+    "VerificationError": "check.verify",
+    "export": "exporting",
+    "inspect": "inspecting",
+    "predict": "check.runtime",
+    "summary": "summarizing",
+}
+
+
+def __getattr__(name):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = importlib.import_module(f"tf_proxquant.litert.{_HOMES[name]}")
+    return globals().setdefault(name, getattr(home, name))
+
+
+def __dir__():
+    return [*globals(), *__all__]
+
 
 __all__ = [
     "Edge",

@@ -10,8 +10,10 @@ import json
 import pathlib
 import sys
 
+import numpy as np
+
 from tf_proxquant import litert
-from tf_proxquant.litert import plan
+from tf_proxquant.litert import exporting, plan
 
 
 def parse_arguments(arguments=None):
@@ -20,21 +22,26 @@ def parse_arguments(arguments=None):
         prog="python -m tf_proxquant.litert",
         description="Export a .keras model to a low-bit .tflite file, or inspect such a file.",
     )
-    parser.add_argument("model", help=".keras, .h5 or .tflite file")
-    parser.add_argument("path", nargs="?", help="the .tflite file to write; without it, inspect")
-    parser.add_argument("--profile", default="fast", help=f"one of {sorted(plan.PROFILES)}")
-    parser.add_argument("--batch_size", type=int, help="fix the batch dimension")
-    parser.add_argument("--max_slowdown", type=float, help="latency allowed over the float file")
-    parser.add_argument("--archive", action="store_true", help="also write a .pqz archive")
-    parser.add_argument("--no_verify", action="store_true", help="skip the checks")
-    parser.add_argument("--labels", help="text file: the name of each class, one in a line")
-    parser.add_argument("--vocabulary", help="text file: the word of each number, one in a line")
-    parser.add_argument(
-        "--value_range", nargs=2, type=float, metavar=("LOWEST", "HIGHEST"),
-        help="values of the images that the model takes; default: 0 255",
-    )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    parser.add_argument(
+    add = parser.add_argument
+    add("model", help=".keras, .h5 or .tflite file")
+    add("path", nargs="?", help="the .tflite file to write; without it, inspect the model file")
+    add("--profile", default="fast", choices=sorted(plan.PROFILES), help="fast by default")
+    add("--plan", action="store_true", help="print what the export would do, and write nothing")
+    add("--strict", action="store_true", help="fail where trained levels would stay float")
+    add("--archive", action="store_true", help="also write a .pqz archive")
+    add("--batch_size", type=int, help="fix the batch dimension")
+    add("--max_slowdown", type=float, help="small, balanced: latency over the float file; timed")
+    add("--max_ulps", type=int, default=2, help="how far a weight may move back onto its grid")
+    add("--dense_bits", type=int, default=4, choices=(2, 4, 8), help="dynamic: fewest dense bits")
+    add("--data", metavar="FILE.npz", help="static: arrays to calibrate on, by input name")
+    add("--inputs", metavar="FILE.npz", help="arrays to verify with, by input name")
+    add("--no_verify", action="store_true", help="skip the checks")
+    add("--strip_names", action="store_true", default=None, help="drop the names of tensors")
+    add("--labels", metavar="FILE.txt", help="the name of each class, one in a line")
+    add("--vocabulary", metavar="FILE.txt", help="the word of each number, one in a line")
+    add("--value_range", nargs=2, type=float, metavar=("LOWEST", "HIGHEST"), help="of the images")
+    add("--json", action="store_true", help="print the report as JSON")
+    add(
         "--import",
         dest="modules",
         action="append",
@@ -42,7 +49,10 @@ def parse_arguments(arguments=None):
         metavar="MODULE",
         help="module that registers custom layers; may be given several times",
     )
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.plan and options.path:
+        parser.error("--plan writes nothing: leave the path out")
+    return options
 
 
 def main(arguments=None):
@@ -51,7 +61,7 @@ def main(arguments=None):
     try:
         for module in options.modules:
             importlib.import_module(module)
-        report = litert.inspect(options.model) if options.path is None else _export(options)
+        report = _run(options)
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -59,23 +69,47 @@ def main(arguments=None):
     return 0
 
 
-def _export(options):
+def _run(options):
+    contents = {
+        "batch_size": options.batch_size,
+        "strip_names": options.strip_names,
+        "max_slowdown": options.max_slowdown,
+        "max_ulps": options.max_ulps,
+        "dense_bits": options.dense_bits,
+        "representative_data": _arrays(options.data),
+        "labels": _lines(options.labels),
+        "vocabulary": _lines(options.vocabulary),
+        "value_range": options.value_range,
+    }
+    if options.plan:
+        return exporting.preview(options.model, options.profile, **contents)
+    if options.path is None:
+        return litert.inspect(options.model)
     return litert.export(
         options.model,
         options.path,
         options.profile,
         verify=not options.no_verify,
         archive=options.archive,
-        batch_size=options.batch_size,
-        max_slowdown=options.max_slowdown,
-        labels=_lines(options.labels),
-        vocabulary=_lines(options.vocabulary),
-        value_range=options.value_range,
+        strict=options.strict,
+        inputs=_arrays(options.inputs),
+        **contents,
     )
 
 
 def _lines(path):
     return None if path is None else pathlib.Path(path).read_text("utf-8").splitlines()
+
+
+def _arrays(path):
+    """The arrays of an .npz file: a dict by name, or the only one; None for no file."""
+    if path is None:
+        return None
+    if not pathlib.Path(path).is_file():
+        raise ValueError(f"There is no file at {path!r}. Expected an .npz file of arrays.")
+    with np.load(path) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    return arrays if len(arrays) > 1 else next(iter(arrays.values()))
 
 
 if __name__ == "__main__":

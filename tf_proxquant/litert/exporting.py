@@ -3,26 +3,17 @@
 import dataclasses
 import os
 import pathlib
-import warnings
-import zlib
 from typing import Any
 
 import keras
 
 from tf_proxquant import files
-from tf_proxquant.litert import interface, metadata, write
-from tf_proxquant.litert import plan as plans
+from tf_proxquant.litert import encoding, losses, metadata
 from tf_proxquant.litert.archive import SUFFIX, compress
-from tf_proxquant.litert.check import runtime, timing
+from tf_proxquant.litert.check import runtime
 from tf_proxquant.litert.check import verify as verification
-from tf_proxquant.litert.read import convert, flatbuffer, integer
-from tf_proxquant.litert.read.weights import restore_grids
-from tf_proxquant.litert.report import ExportReport, TensorRow
+from tf_proxquant.litert.report import ExportReport
 from tf_proxquant.typing import PathLike
-
-MOVED_BACK = "moved back onto its grid by an ulp or two"
-TIMED = "{:.2f} times the float latency, measured here on XNNPACK, one thread, batch 1"
-MAX_TRIALS = 6
 
 
 def export(
@@ -99,96 +90,43 @@ def export(
       as it was.
     """
     target = check_target(path)
-    settings = plans.get(profile)
-    request = plans.Request(profile, max_slowdown, dense_bits)
-    source = convert.load(model_or_path)
-    if settings.is_integer:
-        integer.check_data(source, representative_data)
-        inputs = representative_data if inputs is None else inputs
-    signature = {"batch_size": batch_size, "input_signature": input_signature}
-    float_content, remarks = _to_float(source, **signature)
-    base, moved_back = restore_grids(float_content, max_ulps)
-    if settings.is_integer:
-        request = dataclasses.replace(request, float_model=flatbuffer.Model(base))
-        base = integer.to_integer(source, base, representative_data, **signature)
-    names = settings.names if strip_names is None else not strip_names
-    content, plan, weights = _encode(base, settings, request, names)
-    said = {"labels": labels, "vocabulary": vocabulary, "value_range": value_range}
-    if any(value is not None for value in said.values()):
-        content = metadata.attach(content, **said)
-    inputs_, outputs, _ = interface.describe(flatbuffer.Model(content), content)
-    report = ExportReport(
-        path=str(target),
-        profile=profile,
-        bytes=len(content),
-        float_bytes=len(float_content),
-        gzip_bytes=len(zlib.compress(content, 6)),
-        rows=tuple(
-            TensorRow.of_change(change, MOVED_BACK if change.weight.key in moved_back else "")
-            for change in plan.changes
-        ),
-        notes=(*remarks, *plan.notes),
-        inputs=inputs_,
-        outputs=outputs,
+    encoded = encoding.encode(
+        model_or_path,
+        profile,
+        batch_size=batch_size,
+        input_signature=input_signature,
+        strip_names=strip_names,
+        max_slowdown=max_slowdown,
+        max_ulps=max_ulps,
+        dense_bits=dense_bits,
+        representative_data=representative_data,
+        labels=labels,
+        vocabulary=vocabulary,
+        value_range=value_range,
     )
-    report_floats(report, strict)
+    report = dataclasses.replace(encoded.report, path=str(target))
+    losses.tell(report, encoded.model, strict)
     if verify:
-        model = None if isinstance(source, bytes) else source
-        errors = check(content, float_content, weights, model, inputs, settings)
-        report = dataclasses.replace(report, errors=errors)
+        inputs = representative_data if inputs is None else inputs
+        report = dataclasses.replace(report, errors=check(encoded, inputs))
     for name, lines in ((metadata.LABELS, labels), (metadata.VOCABULARY, vocabulary)):
         if lines is not None:
             write_file(target.with_name(name), metadata.to_lines(name, lines))
-    return dataclasses.replace(report, archive_bytes=_write_files(target, content, archive))
+    return dataclasses.replace(report, archive_bytes=_write_files(target, encoded.content, archive))
 
 
-def _to_float(source, **signature):
-    """(bytes of the float file, notes) of a model, or of a file that is one already."""
-    if isinstance(source, bytes):
-        return source, ()
-    convert.check_variables(source)
-    return convert.convert(source, **signature)
+def preview(model_or_path: keras.Model | PathLike, profile: str = "fast", **options: Any):
+    """The report that `export` would give, without checking or writing anything.
 
+    Args:
+      model_or_path: as for `export`.
+      profile: as for `export`.
+      **options: those of `export` that decide what is in the file.
 
-def _encode(base, settings, request, names):
-    """(bytes of the new file, its plan, the weights to find in it) of the bytes of a file.
-
-    A plan knows no clock. Where the user asks for a latency, files are timed against `base`, and
-    planned anew with less to spend until one keeps to it.
+    Returns: `ExportReport` with the path "".
+    Raises: ValueError: as `export`.
     """
-    asked = request.max_slowdown
-    for _ in range(MAX_TRIALS):
-        model = flatbuffer.Model(base)
-        plan = settings.plan(model, request)
-        content, weights = write.apply(model, plan.changes, names)
-        if asked is None or request.is_unlimited or request.max_slowdown == 1:
-            break
-        slowdown = timing.confirmed_slowdown(content, base, asked)
-        plan = dataclasses.replace(plan, notes=(*plan.notes, TIMED.format(slowdown)))
-        if slowdown <= asked:
-            break
-        share = 0.9 * (asked - 1) / (slowdown - 1)
-        request = dataclasses.replace(request, max_slowdown=1 + share * (request.max_slowdown - 1))
-    return content, plan, weights
-
-
-def report_floats(report, strict):
-    """Warns of the tensors that lie on a grid and stay float, or raises where `strict`."""
-    rows = [row for row in report.rows if row.is_left_float]
-    if not rows:
-        return
-    share = sum(row.bytes_after for row in rows) / report.bytes
-    listed = "; ".join(f"{row.name} ({row.reason})" for row in rows[:5])
-    more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
-    message = (
-        f"{len(rows)} weight tensors with few levels stay float, {100 * share:.0f} % of the file: "
-        f"{listed}{more}. Train with levels that are whole multiples of a scale for each output "
-        "channel (the default of every quantizer: integer_ratios=True, narrow_range=True, "
-        f'axis=-1 or None), or take profile="small". Received: profile={report.profile!r}'
-    )
-    if strict:
-        raise ValueError(f"{message}, strict=True. Nothing was written.")
-    warnings.warn(message, stacklevel=3)
+    return encoding.encode(model_or_path, profile, **options).report
 
 
 def _write_files(target, content, archive):
@@ -215,23 +153,26 @@ def check_target(path):
     return target
 
 
-def check(content, float_content, exact, model, inputs, settings):
-    """Verifies a file; returns its output errors by kernel set.
+def check(encoded, inputs):
+    """Verifies an `Encoded` file; returns its output errors by kernel set.
 
-    Raises: VerificationError: if a weight differs or an output error exceeds the budget.
+    Raises: VerificationError: if a weight differs or an output error exceeds the profile's limit.
     """
-    verification.check_weights(content, exact)
-    runner = runtime.Runner(float_content, "builtin")
+    verification.check_weights(encoded.content, encoded.weights)
+    runner = runtime.Runner(encoded.float_content, "builtin")
     if inputs is None:
-        inputs = verification.random_inputs(float_content)
+        inputs = verification.random_inputs(encoded.float_content)
     inputs = runtime.name_inputs(runner, inputs)
-    references = None if model is None else verification.keras_outputs(model, runner, inputs)
-    errors = verification.measure_errors(content, float_content, inputs, references)
+    references = None
+    if encoded.model is not None:
+        references = verification.keras_outputs(encoded.model, runner, inputs)
+    errors = verification.measure_errors(encoded.content, encoded.float_content, inputs, references)
+    limit = encoded.settings.error_limit
     for kernels, error in errors.items():
-        if error > settings.error_limit:
+        if error > limit:
             raise verification.VerificationError(
                 f"Outputs differ by {error:.1e} of the largest output on the {kernels} kernels, "
-                f"more than {settings.error_limit:.0e}. Nothing was written."
+                f"more than {limit:.0e}. Nothing was written."
             )
     return errors
 

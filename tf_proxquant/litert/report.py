@@ -54,7 +54,7 @@ class TensorRow:
         )
 
     @classmethod
-    def of_change(cls, change, remark="") -> "TensorRow":
+    def of_change(cls, change: Any, remark: str = "") -> "TensorRow":
         """The row of a `plan.Change`."""
         weight, form = change.weight, change.form
         return cls.of(

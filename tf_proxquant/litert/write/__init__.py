@@ -28,7 +28,7 @@ def apply(model, changes, numbered=True):
         model.subgraphs[weight.graph].tensors[weight.index].name = weight.name.encode()
     written = []
     for change in changes:
-        if change.form is not None:
+        if type(change.form) in WRITERS:
             written += WRITERS[type(change.form)](model, change.weight, change.form)
     moved = model.prune()
     model.name_tensors({change.weight.name for change in changes}, numbered)

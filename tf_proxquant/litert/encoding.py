@@ -1,0 +1,119 @@
+"""A model to the bytes of its low-bit file: read, plan, write."""
+
+import dataclasses
+import zlib
+
+import keras
+
+from tf_proxquant.litert import interface, metadata, write
+from tf_proxquant.litert import plan as plans
+from tf_proxquant.litert.check import timing
+from tf_proxquant.litert.read import convert, flatbuffer, integer
+from tf_proxquant.litert.read.weights import restore_grids
+from tf_proxquant.litert.report import ExportReport, TensorRow
+
+MOVED_BACK = "moved back onto its grid by an ulp or two"
+TIMED = "{:.2f} times the float latency, measured here on XNNPACK, one thread, batch 1"
+MAX_TRIALS = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """A file that is not written yet.
+
+    Attributes:
+      content: its bytes.
+      float_content: bytes of the float file it was made from.
+      model: the `keras.Model`, or None.
+      weights: dict {(subgraph, tensor index): float32 values to find there}.
+      settings: `plan.Profile`.
+      report: `ExportReport` without path and errors.
+    """
+
+    content: bytes
+    float_content: bytes
+    model: keras.Model | None
+    weights: dict
+    settings: plans.Profile
+    report: ExportReport
+
+
+def encode(
+    model_or_path,
+    profile,
+    *,
+    batch_size=None,
+    input_signature=None,
+    strip_names=None,
+    max_slowdown=None,
+    max_ulps=2,
+    dense_bits=4,
+    representative_data=None,
+    labels=None,
+    vocabulary=None,
+    value_range=None,
+):
+    """Reads, plans and encodes; see `export` for the arguments. Returns: `Encoded`."""
+    settings = plans.get(profile)
+    request = plans.Request(profile, max_slowdown, dense_bits)
+    source = convert.load(model_or_path)
+    if settings.is_integer:
+        integer.check_data(source, representative_data)
+    signature = {"batch_size": batch_size, "input_signature": input_signature}
+    float_content, remarks = _to_float(source, **signature)
+    base, moved_back = restore_grids(float_content, max_ulps)
+    if settings.is_integer:
+        request = dataclasses.replace(request, float_model=flatbuffer.Model(base))
+        base = integer.to_integer(source, base, representative_data, **signature)
+    names = settings.names if strip_names is None else not strip_names
+    content, plan, weights = _write_plan(base, settings, request, names)
+    said = {"labels": labels, "vocabulary": vocabulary, "value_range": value_range}
+    if any(value is not None for value in said.values()):
+        content = metadata.attach(content, **said)
+    inputs, outputs, _ = interface.describe(flatbuffer.Model(content), content)
+    report = ExportReport(
+        path="",
+        profile=profile,
+        bytes=len(content),
+        float_bytes=len(float_content),
+        gzip_bytes=len(zlib.compress(content, 6)),
+        rows=tuple(
+            TensorRow.of_change(change, MOVED_BACK if change.weight.key in moved_back else "")
+            for change in plan.changes
+        ),
+        notes=(*remarks, *plan.notes),
+        inputs=inputs,
+        outputs=outputs,
+    )
+    model = None if isinstance(source, bytes) else source
+    return Encoded(content, float_content, model, weights, settings, report)
+
+
+def _to_float(source, **signature):
+    """(bytes of the float file, notes) of a model, or of a file that is one already."""
+    if isinstance(source, bytes):
+        return source, ()
+    convert.check_variables(source)
+    return convert.convert(source, **signature)
+
+
+def _write_plan(base, settings, request, names):
+    """(bytes of the new file, its plan, the weights to find in it) of the bytes of a file.
+
+    A plan knows no clock. Where the user asks for a latency, files are timed against `base`, and
+    planned anew with less to spend until one keeps to it.
+    """
+    asked = request.max_slowdown
+    for _ in range(MAX_TRIALS):
+        model = flatbuffer.Model(base)
+        plan = settings.plan(model, request)
+        content, weights = write.apply(model, plan.changes, names)
+        if asked is None or request.is_unlimited or request.max_slowdown == 1:
+            break
+        slowdown = timing.confirmed_slowdown(content, base, asked)
+        plan = dataclasses.replace(plan, notes=(*plan.notes, TIMED.format(slowdown)))
+        if slowdown <= asked:
+            break
+        share = 0.9 * (asked - 1) / (slowdown - 1)
+        request = dataclasses.replace(request, max_slowdown=1 + share * (request.max_slowdown - 1))
+    return content, plan, weights

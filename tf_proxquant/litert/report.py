@@ -106,6 +106,11 @@ class ExportReport:
     outputs: tuple[Edge, ...] = ()
 
     @property
+    def graph_bytes(self) -> int:
+        """What is no weight: operators, tensors, biases, names and metadata."""
+        return self.bytes - sum(row.bytes_after for row in self.rows)
+
+    @property
     def max_error(self) -> float | None:
         """The largest of `errors`, or None if the file was not verified."""
         return max(self.errors.values()) if self.errors else None
@@ -136,7 +141,8 @@ class ExportReport:
         size = f"{self.bytes:,} bytes, {self.gzip_bytes:,} deflated"
         if self.float_bytes:
             size += f"; float file {self.float_bytes:,} ({100 * self.ratio:.1f} %)"
-        yield f"{self.path}: {size}"
+        yield f"{self.path or 'the file'}: {size}"
+        yield f"{self.graph_bytes:,} bytes of them are operators, biases and names"
         if self.errors:
             errors = ", ".join(f"{name} {error:.1e}" for name, error in self.errors.items())
             yield f"largest output error relative to the largest output: {errors}"

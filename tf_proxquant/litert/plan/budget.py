@@ -40,13 +40,14 @@ class Step:
 def float_cost(model):
     """Nanoseconds of the float file at batch 1: its multiply-adds."""
     return sum(
-        _multiplications(model, graph, operator)
+        operator_cost(model, graph, operator)
         for graph in model.subgraphs
         for operator in graph.operators
     )
 
 
-def _multiplications(model, graph, operator):
+def operator_cost(model, graph, operator):
+    """Nanoseconds of the multiply-adds of one operator; 0 for those that are not counted."""
     name = model.operator_name(operator)
     if name not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"):
         return 0.0

@@ -16,7 +16,9 @@ from tf_proxquant.litert.read import flatbuffer, weights
 from tf_proxquant.litert.report import COSTS_TIME
 from tf_proxquant.litert.write import scaled
 
-SHARE = 0.12  # of the float file's time, for products
+SHARE = 0.12  # of the time of the float file, for products
+MIN_SHARE = 0.02  # what is left at least for those that are not always worth their bytes
+OWN_SHARE = 0.15  # of the time of its own operator, for a product that is always worth its bytes
 PRODUCT_COST = 0.17  # ns for each value that is multiplied
 
 
@@ -25,9 +27,31 @@ def plan(model, request):
     del request
     found = weights.find_weights(model)
     scaled_forms = {w.key: form for w in found if (form := _scaled(model, w)) is not None}
-    steps = [_step(model, w, scaled_forms[w.key]) for w in found if w.key in scaled_forms]
-    chosen, _ = budget.choose(steps, SHARE * budget.float_cost(model))
+    cheap, steps = {}, []
+    left = SHARE * budget.float_cost(model)
+    for weight in found:
+        if weight.key not in scaled_forms:
+            continue
+        form = scaled_forms[weight.key]
+        product, own = _costs(model, weight)
+        if product <= OWN_SHARE * own:
+            cheap[weight.key] = form
+            left -= product
+        else:
+            saved = weight.values.nbytes - form.num_bytes
+            steps.append(budget.Step(weight.key, form, saved, product))
+    chosen, _ = budget.choose(steps, max(left, MIN_SHARE * budget.float_cost(model)))
+    chosen |= cheap
     return Plan(tuple(_change(weight, scaled_forms, chosen) for weight in found))
+
+
+def _costs(model, weight):
+    """Nanoseconds of the products behind the readers of a weight, and of these themselves."""
+    graph = model.subgraphs[weight.graph]
+    readers = weights.find_readers(graph)[weight.index]
+    shapes = [flatbuffer.tensor_shape(graph.tensors[reader.outputs[0]]) for reader in readers]
+    product = PRODUCT_COST * sum(float(np.prod(shape)) for shape in shapes)
+    return product, sum(budget.operator_cost(model, graph, reader) for reader in readers)
 
 
 def _change(weight, scaled_forms, chosen):
@@ -37,15 +61,6 @@ def _change(weight, scaled_forms, chosen):
     if form.num_bytes >= WORTHWHILE * weight.values.nbytes:
         return too_small(weight)
     return Change(weight, form, "", weight.consumers)
-
-
-def _step(model, weight, form):
-    graph = model.subgraphs[weight.graph]
-    readers = weights.find_readers(graph)[weight.index]
-    shapes = [flatbuffer.tensor_shape(graph.tensors[reader.outputs[0]]) for reader in readers]
-    num_values = sum(float(np.prod(shape)) for shape in shapes)
-    saved = weight.values.nbytes - form.num_bytes
-    return budget.Step(weight.key, form, saved, PRODUCT_COST * num_values)
 
 
 def _scaled(model, weight):

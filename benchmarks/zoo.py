@@ -8,9 +8,9 @@
 Weights are random, put on their levels by `pq.snap`, with random BatchNorm statistics. Latency is
 the ratio to the float file, the two in turns, one thread, batch 1, XNNPACK. The error is the
 largest output difference to Keras and to the float file on both sets of kernels, over the largest
-output. Beside ours: what TensorFlow's converter makes of the same model (dynamic range, 8 bits) and,
-where the package litert-quantizer is installed, its 4-bit dynamic recipe. Each network has a process
-of its own, whose rows are appended to the CSV.
+output. Beside ours: what TensorFlow's converter makes of the same model (dynamic range, 8 bits)
+and, where the package litert-quantizer is installed, its 4-bit dynamic recipe. Each network has a
+process of its own, whose rows are appended to the CSV.
 """
 
 import argparse
@@ -54,10 +54,10 @@ IMAGE = (64, 64, 3)
 OTHERS = ("TensorFlow dynamic range", "litert-quantizer 4 bits")
 PAGE_HEAD = """# Real networks, every profile
 
-Share of the bytes of the float file, and latency as a ratio to it (one thread, batch 1, XNNPACK, the
-two in turns). Weights are random, put on levels for each output channel; errors, the cost of each
-export and the other quantizers are in [results/zoo.csv](results/zoo.csv). Measured on two cores of
-an AMD EPYC with AVX512-VNNI by `python -m benchmarks.zoo`; this page by
+Share of the bytes of the float file, and latency as a ratio to it (one thread, batch 1, XNNPACK,
+the two in turns). Weights are random, put on levels for each output channel; errors, the cost of
+each export and the other quantizers are in [results/zoo.csv](results/zoo.csv). Measured on two
+cores of an AMD EPYC with AVX512-VNNI by `python -m benchmarks.zoo`; this page by
 `python -m benchmarks.zoo --table`."""
 
 

@@ -223,8 +223,6 @@ class OperatorsTest(parameterized.TestCase):
     def test_static_keeps_uneven_grids_exact_under_integer_activations(self, name):
         model = put_on_grid(CASES[name](), np.arange(-7, 8) / 32)
         data = [np.random.default_rng(0).normal(size=(20, *i.shape[1:])) for i in model.inputs]
-        if len(data) == 2:
-            data = data[::-1]  # natural order of the names: a_second, b_first
         report = litert.export(model, self.path, "static", representative_data=data)
         forms = {(row.form, row.reason) for row in report.rows}
         self.assertEqual(forms, {("int8 static", "")}, str(report))

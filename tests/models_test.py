@@ -3,6 +3,7 @@
 import math
 import unittest
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -48,6 +49,23 @@ class LstmLanguageModelTest(unittest.TestCase):
             reset.on_epoch_begin(0)
             parts = [ops.convert_to_numpy(model(words[:, i : i + 4])) for i in (0, 4)]
             np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, rtol=1e-4, atol=1e-6)
+
+    def test_a_stateful_layer_is_reset_at_any_depth(self):
+        inputs = keras.Input((6, 4), batch_size=2)
+        cells = [keras.layers.LSTMCell(3), keras.layers.GRUCell(3)]
+        for layer in (
+            keras.Sequential([keras.layers.GRU(3, stateful=True)]),
+            keras.layers.Bidirectional(keras.layers.LSTM(3, stateful=True)),
+            keras.layers.RNN(cells, stateful=True),
+        ):
+            model = keras.Model(inputs, layer(inputs))
+            model.compile(loss="mse")
+            x, y = np.ones((4, 6, 4)), np.ones((4, *model.output_shape[1:]))
+            callbacks = [pq.callbacks.ResetStates()]
+            losses = [
+                model.evaluate(x, y, batch_size=2, verbose=0, callbacks=callbacks) for _ in range(2)
+            ]
+            self.assertEqual(*losses)
 
     def test_with_states_step_by_step_gives_what_the_whole_sequence_gives(self):
         words = np.random.default_rng(0).integers(0, 9, (2, 4)).astype("int32")

@@ -243,7 +243,8 @@ class QuantizedEvaluation(keras.callbacks.Callback):
 class ResetStates(keras.callbacks.Callback):
     """Starts every epoch, and every evaluation, of a stateful recurrent model from zero states.
 
-    Give it to `fit`, and to `evaluate` where that is called by itself.
+    Layers are found at any depth, inside of nested models and of custom layers too. Give it to
+    `fit`, and to `evaluate` where that is called by itself.
     """
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -253,8 +254,14 @@ class ResetStates(keras.callbacks.Callback):
         self._reset()
 
     def _reset(self):
-        for layer in self.model.layers:
-            if getattr(layer, "stateful", False):
+        for layer in self.model._flatten_layers():
+            if not getattr(layer, "stateful", False):
+                continue
+            if isinstance(layer, keras.layers.RNN):
+                # Its own reset_state expects a flat list; stacked cells have a list of lists.
+                for state in keras.tree.flatten(layer.states or []):
+                    state.assign(ops.zeros_like(state))
+            elif hasattr(layer, "reset_state"):
                 layer.reset_state()
 
 

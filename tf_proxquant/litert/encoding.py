@@ -2,6 +2,7 @@
 
 import dataclasses
 import zlib
+from typing import Any
 
 import keras
 
@@ -28,6 +29,7 @@ class Encoded:
       weights: dict {(subgraph, tensor index): float32 values to find there}.
       settings: `plan.Profile`.
       report: `ExportReport` without path and errors.
+      input_signature: that the float file was made with.
     """
 
     content: bytes
@@ -36,6 +38,7 @@ class Encoded:
     weights: dict
     settings: plans.Profile
     report: ExportReport
+    input_signature: Any = None
 
 
 def encode(
@@ -58,13 +61,13 @@ def encode(
     request = plans.Request(profile, max_slowdown, dense_bits)
     source = convert.load(model_or_path)
     if settings.is_integer:
-        integer.check_data(source, representative_data)
+        integer.check_data(representative_data)
     signature = {"batch_size": batch_size, "input_signature": input_signature}
     float_content, remarks = _to_float(source, **signature)
     base, moved_back = restore_grids(float_content, max_ulps)
     if settings.is_integer:
         request = dataclasses.replace(request, float_model=flatbuffer.Model(base))
-        base = integer.to_integer(source, base, representative_data, **signature)
+        base = integer.to_integer(base, representative_data)
     names = settings.names if strip_names is None else not strip_names
     content, plan, weights = _write_plan(base, settings, request, names)
     said = {"labels": labels, "vocabulary": vocabulary, "value_range": value_range}
@@ -86,7 +89,7 @@ def encode(
         outputs=outputs,
     )
     model = None if isinstance(source, bytes) else source
-    return Encoded(content, float_content, model, weights, settings, report)
+    return Encoded(content, float_content, model, weights, settings, report, input_signature)
 
 
 def _to_float(source, **signature):

@@ -10,7 +10,6 @@ import keras
 from tf_proxquant import files
 from tf_proxquant.litert import encoding, losses, metadata
 from tf_proxquant.litert.archive import SUFFIX, compress
-from tf_proxquant.litert.check import runtime
 from tf_proxquant.litert.check import verify as verification
 from tf_proxquant.litert.report import ExportReport
 from tf_proxquant.typing import PathLike
@@ -60,8 +59,8 @@ def export(
       archive: also write `path` + ".pqz", the smallest archive of the file, from which `expand`
         gives it back byte for byte.
       strict: raise where a tensor that lies on a grid stays float, instead of a warning.
-      inputs: arrays to verify with, as for `predict`; by default the representative data where
-        there are any, else random ones.
+      inputs: arrays to verify with, as for `predict`, of which 16 samples are taken; by default
+        the representative data where there are any, else random ones that the model can take.
       batch_size: fixes the batch dimension; None leaves it dynamic.
       input_signature: as for `keras.Model.export`.
       strip_names: drop the names of all tensors but weights, inputs and outputs, and the metadata;
@@ -158,23 +157,16 @@ def check(encoded, inputs):
 
     Raises: VerificationError: if a weight differs or an output error exceeds the profile's limit.
     """
-    verification.check_weights(encoded.content, encoded.weights)
-    runner = runtime.Runner(encoded.float_content, "builtin")
-    if inputs is None:
-        inputs = verification.random_inputs(encoded.float_content)
-    inputs = runtime.name_inputs(runner, inputs)
-    references = None
-    if encoded.model is not None:
-        references = verification.keras_outputs(encoded.model, runner, inputs)
-    errors = verification.measure_errors(encoded.content, encoded.float_content, inputs, references)
-    limit = encoded.settings.error_limit
-    for kernels, error in errors.items():
-        if error > limit:
-            raise verification.VerificationError(
-                f"Outputs differ by {error:.1e} of the largest output on the {kernels} kernels, "
-                f"more than {limit:.0e}. Nothing was written."
-            )
-    return errors
+    errors = verification.check(
+        encoded.content,
+        encoded.float_content,
+        encoded.weights,
+        encoded.settings.error_limit,
+        encoded.model,
+        inputs,
+        input_signature=encoded.input_signature,
+    )
+    return errors.kernels
 
 
 def write_file(target, content):

@@ -1,8 +1,10 @@
 """Runs .tflite files with the stock LiteRT interpreter."""
 
+import contextlib
 import os
 import pathlib
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,15 +13,18 @@ from tf_proxquant.typing import PathLike, Tensor
 
 # The two sets of kernels that a stock runtime has on a CPU.
 KERNELS = ("xnnpack", "builtin")
+# Names that count; TensorFlow leaves their tensors in any order.
+_BY_NUMBER = re.compile(r"(args|inputs?|outputs?)(_\d+)+")
 
 
-def make_interpreter(content, kernels="xnnpack", num_threads=1):
+def make_interpreter(content, kernels="xnnpack", num_threads=1, keeps_activations=False):
     """An interpreter for the bytes of a file.
 
     Args:
       content: bytes of a .tflite file.
       kernels: "xnnpack", what LiteRT uses by default on a CPU, or "builtin", its own kernels.
       num_threads: threads of the kernels.
+      keeps_activations: whether every tensor can be read after a call, with builtin kernels.
 
     Raises: ValueError: if the runtime cannot load the file.
     """
@@ -31,7 +36,10 @@ def make_interpreter(content, kernels="xnnpack", num_threads=1):
     if kernels == "xnnpack":
         resolver = OpResolverType.AUTO
     return Interpreter(
-        model_content=content, experimental_op_resolver_type=resolver, num_threads=num_threads
+        model_content=content,
+        experimental_op_resolver_type=resolver,
+        experimental_preserve_all_tensors=keeps_activations,
+        num_threads=num_threads,
     )
 
 
@@ -45,14 +53,34 @@ def _split(name):
 
 
 class Runner:
-    """A loaded file with its inputs and outputs by signature name, in natural order."""
+    """A loaded file with its inputs and outputs by signature name.
 
-    def __init__(self, content: bytes, kernels: str = "xnnpack", num_threads: int = 1):
-        self.interpreter = make_interpreter(content, kernels, num_threads)
+    Attributes:
+      inputs, outputs: dicts {name: details of the interpreter}, in the order of the graph, which
+        in a file of this package is the model's. Names given by number, such as args_0_1 and
+        output_10, come by number.
+    """
+
+    def __init__(
+        self,
+        content: bytes,
+        kernels: str = "xnnpack",
+        num_threads: int = 1,
+        keeps_activations: bool = False,
+    ):
+        self.interpreter = make_interpreter(content, kernels, num_threads, keeps_activations)
         self.inputs, self.outputs = _describe(self.interpreter)
         self._shapes = None
-        self.input_names = natural_order(self.inputs)
-        self.output_names = natural_order(self.outputs)
+
+    @property
+    def input_names(self) -> list[str]:
+        """In order."""
+        return list(self.inputs)
+
+    @property
+    def output_names(self) -> list[str]:
+        """In order."""
+        return list(self.outputs)
 
     def __call__(self, inputs: Any) -> Tensor:
         """Outputs, a dict by name, for `inputs`, a dict of arrays by name."""
@@ -70,15 +98,32 @@ class Runner:
             for name in self.output_names
         }
 
+    def activations(self, indices: Iterable[int]) -> Iterator[tuple[int, Tensor]]:
+        """Yields (index, array) of the tensors among `indices` that the last call computed."""
+        for index in indices:
+            # What nobody reads has no memory.
+            with contextlib.suppress(ValueError):
+                value = self.interpreter.get_tensor(index)
+                if value.size:
+                    yield index, value
+
 
 def _describe(interpreter):
     """Details of inputs and outputs by signature name, or by tensor name without a signature."""
-    if len(interpreter.get_signature_list()) == 1:
-        # Not kept: the interpreter refuses to resize while a signature runner refers to it.
-        signature = interpreter.get_signature_runner()
-        return signature.get_input_details(), signature.get_output_details()
-    details = interpreter.get_input_details(), interpreter.get_output_details()
-    return tuple({d["name"] or str(i): d for i, d in enumerate(side)} for side in details)
+    sides = interpreter.get_input_details(), interpreter.get_output_details()
+    if len(interpreter.get_signature_list()) != 1:
+        return tuple({d["name"] or str(i): d for i, d in enumerate(side)} for side in sides)
+    # Not kept: the interpreter refuses to resize while a signature runner refers to it.
+    signature = interpreter.get_signature_runner()
+    named = signature.get_input_details(), signature.get_output_details()
+    return tuple(_in_order(*pair) for pair in zip(named, sides, strict=True))
+
+
+def _in_order(named, graph_order):
+    if all(_BY_NUMBER.fullmatch(name) for name in named):
+        return {name: named[name] for name in natural_order(named)}
+    places = {details["index"]: place for place, details in enumerate(graph_order)}
+    return dict(sorted(named.items(), key=lambda item: places[item[1]["index"]]))
 
 
 def predict(
@@ -95,8 +140,9 @@ def predict(
 
     Args:
       path: of the .tflite file, or its bytes.
-      inputs: array of samples, or a dict of arrays by signature name, or a list in the natural
-        order of those names; first axis = samples.
+      inputs: array of samples, or a dict of arrays by signature name, or a list in the model's
+        order; first axis = samples. The inputs of a file whose inputs differ in a fixed first
+        dimension, or have none, are given as they are, for one call.
       batch_size: samples per call, for files with a dynamic batch dimension.
       kernels: "xnnpack" or "builtin".
       num_threads: threads of the kernels.
@@ -107,23 +153,56 @@ def predict(
     content = path if isinstance(path, bytes) else pathlib.Path(os.fspath(path)).read_bytes()
     runner = Runner(content, kernels, num_threads)
     named = name_inputs(runner, inputs)
-    num_samples = len(next(iter(named.values())))
-    signatures = [d["shape_signature"] for d in runner.inputs.values()]
-    fixed = {int(s[0]) for s in signatures if len(s) and s[0] != -1}
-    step = fixed.pop() if fixed else batch_size
+    outputs = run(runner, named, batch_size)
+    return outputs if len(outputs) > 1 else outputs[runner.output_names[0]]
+
+
+def run(runner, named, batch_size, call=None):
+    """Outputs by name for `named`, a dict of arrays by signature name, call by call.
+
+    With `call`, a function from such a dict to outputs by name, that computes instead, on what the
+    file would be given.
+    """
     parts = []
-    for start in range(0, num_samples, step):
-        batch = {k: v[start : start + step] for k, v in named.items()}
-        size = len(next(iter(batch.values())))
-        if size < step and not _is_dynamic(signatures):
-            batch = {k: np.resize(v, (step, *v.shape[1:])) for k, v in batch.items()}
-        parts.append({k: v[:size] for k, v in runner(batch).items()})
-    joined = {k: np.concatenate([part[k] for part in parts]) for k in runner.output_names}
-    return joined if len(joined) > 1 else joined[runner.output_names[0]]
+    for batch, size in batches(runner, named, batch_size):
+        results = (call or runner)(batch)
+        parts.append(results if size is None else {k: v[:size] for k, v in results.items()})
+    if len(parts) == 1:
+        return parts[0]
+    parts = [{k: np.atleast_1d(v) for k, v in part.items()} for part in parts]
+    return {k: np.concatenate([part[k] for part in parts]) for k in runner.output_names}
 
 
-def _is_dynamic(signatures):
-    return all(len(s) and s[0] == -1 for s in signatures)
+def batches(runner, named, batch_size):
+    """Divides the inputs of a file into calls.
+
+    Args:
+      runner: `Runner`.
+      named: dict of arrays by signature name.
+      batch_size: samples per call, where the first dimension of every input is open. Where it is
+        fixed, that is the size, and the last call is filled by repetition. Inputs that differ in
+        it, or have none, are left as they are, for one call.
+
+    Yields: (dict of arrays, number of samples that count; None for all).
+    Raises: ValueError: if the inputs differ in their number of samples, or have none.
+    """
+    first = {tuple(d["shape_signature"][:1]) for d in runner.inputs.values()}
+    if len(first) > 1 or () in first:
+        yield named, None
+        return
+    counts = {name: len(value) for name, value in named.items()}
+    count, fixed = next(iter(counts.values())), int(first.pop()[0])
+    if set(counts.values()) != {count} or not count:
+        raise ValueError(
+            f"The inputs must have the same number of samples, and some. Received: {counts}"
+        )
+    step = batch_size if fixed == -1 else fixed
+    for start in range(0, count, step):
+        batch = {name: value[start : start + step] for name, value in named.items()}
+        size = min(step, count - start)
+        if size < fixed:
+            batch = {name: np.resize(v, (fixed, *v.shape[1:])) for name, v in batch.items()}
+        yield batch, size if size < fixed else None
 
 
 def name_inputs(runner, inputs):
@@ -152,4 +231,24 @@ def _fit(name, value, details):
         raise ValueError(
             f"Input {name!r} of the file has shape {signature} (-1: any). Received: {value.shape}"
         )
-    return np.ascontiguousarray(value, details["dtype"])
+    return np.ascontiguousarray(quantize(value, details), details["dtype"])
+
+
+def quantize(value, details):
+    """Floats as the integers that a file takes for them; other arrays as they are."""
+    scales, zeros = _grid(details)
+    if not scales.size or value.dtype.kind != "f":
+        return value
+    bounds = np.iinfo(details["dtype"])
+    return np.clip(np.rint(value / scales + zeros), bounds.min, bounds.max)
+
+
+def dequantize(value, details):
+    """Integers that a file gives as the floats that they stand for; other arrays as they are."""
+    scales, zeros = _grid(details)
+    return scales * (value.astype(np.float32) - zeros) if scales.size else value
+
+
+def _grid(details):
+    parameters = details["quantization_parameters"]
+    return parameters["scales"], parameters["zero_points"]

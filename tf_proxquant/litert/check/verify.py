@@ -1,18 +1,101 @@
 """Checks an exported file before it replaces anything: weights bit for bit, then outputs."""
 
-import keras
 import numpy as np
-from ai_edge_litert.schema_py_generated import BuiltinOperator
 
-from tf_proxquant.litert.check import probes, runtime
-from tf_proxquant.litert.read import flatbuffer
+from tf_proxquant.litert.check import outputs, probes, runtime
+from tf_proxquant.litert.check.inputs import random_inputs
+from tf_proxquant.litert.check.outputs import measure_errors
+from tf_proxquant.litert.read import flatbuffer, refusals
 
-DYNAMIC_SIZE = 16  # for a dimension other than the batch that the model leaves open
-BATCH = 3
+# Activations of 8 bits are rounded alike on both kernel sets; further apart, one is wrong.
+KERNEL_LIMIT = 5e-2
+# Of more samples these are taken.
+MAX_SAMPLES = 16
 
 
 class VerificationError(ValueError):
     """The exported file does not compute what the model computes; nothing was written."""
+
+
+def check(content, float_content, weights, error_limit, model=None, inputs=None, **signature):
+    """Verifies a file.
+
+    Args:
+      content: its bytes.
+      float_content: bytes of the float file that it was made from.
+      weights: see `check_weights`.
+      error_limit: largest output error, relative to the largest output, that passes. The two kernel
+        sets may differ by that from each other, and by 5e-2 at most.
+      model: `keras.Model` behind the float file, or None.
+      inputs: arrays to verify with, as for `runtime.predict`, of which 16 samples are taken; None
+        draws random ones that the model can take.
+      **signature: `input_signature` that the float file was made with.
+
+    Returns: `outputs.Errors`.
+    Raises: VerificationError: if a weight differs, or an output by more than its limit.
+      ValueError: if `inputs` do not fit, or none were found.
+    """
+    check_weights(content, weights)
+    references = {}
+
+    def keras_takes(named):
+        found = outputs.keras_outputs(model, float_content, named, **signature)
+        references.update(found)
+        floats = (value for value in found.values() if value.dtype.kind == "f")
+        return all(np.isfinite(value).all() for value in floats)
+
+    if inputs is None:
+        named = random_inputs(float_content, accepts=None if model is None else keras_takes)
+    else:
+        named = _some(runtime.Runner(float_content, "builtin"), inputs)
+        try:
+            if model is not None:
+                keras_takes(named)
+        except Exception as error:
+            raise ValueError(
+                f"The model does not take `inputs`: {refusals.first_sentence(error)}"
+            ) from error
+    try:
+        errors = measure_errors(content, float_content, named, references or None)
+    except outputs.DoesNotRun as error:
+        raise VerificationError(f"{error} Nothing was written.") from error
+    complaint = _complaint(errors, error_limit)
+    if complaint:
+        raise VerificationError(f"{complaint} Nothing was written.")
+    return errors
+
+
+def _some(runner, inputs):
+    """`MAX_SAMPLES` of the samples in `inputs`, from all over them."""
+    named = runtime.name_inputs(runner, inputs)
+    counts = {len(value) if value.ndim else 0 for value in named.values()}
+    count = counts.pop()
+    if counts or count <= MAX_SAMPLES:
+        return named
+    places = np.linspace(0, count - 1, MAX_SAMPLES).astype(int)
+    return {name: value[places] for name, value in named.items()}
+
+
+def _complaint(errors, limit):
+    """What is wrong with a file, and why as far as that can be told; None if nothing is."""
+    worst = max(errors.kernels, key=errors.kernels.get)
+    differ = "Outputs differ by {:.1e} of the largest output {}, more than {:.0e}. "
+    if errors.kernels[worst] > limit:
+        complaint = differ.format(errors.kernels[worst], f"on the {worst} kernels", limit)
+        if errors.float_file.get(worst, 0) > limit:
+            complaint += (
+                "So do those of the float file: the model computes with random numbers, or the "
+                "converter or the runtime is wrong about it."
+            )
+        elif min(errors.kernels.values()) <= limit:
+            complaint += "On the other kernels they do not: these are wrong about the file."
+        return complaint.strip()
+    between_limit = min(limit, KERNEL_LIMIT)
+    if errors.between > between_limit:
+        return differ.format(errors.between, "between the kernel sets", between_limit) + (
+            "One of them computes an operator of this file wrongly."
+        )
+    return None
 
 
 def check_weights(content, weights):
@@ -82,101 +165,3 @@ def _run_probe(probe, kernels):
     interpreter.set_tensor(zero["index"], np.zeros(1, np.float32))
     interpreter.invoke()
     return [interpreter.get_tensor(d["index"]) for d in interpreter.get_output_details()]
-
-
-def random_inputs(content, seed=0):
-    """Inputs for a file by signature name: normal floats, integers within its smallest table."""
-    generator = np.random.default_rng(seed)
-    vocabulary = _smallest_table(content)
-    inputs = {}
-    for name, details in runtime.Runner(content, "builtin").inputs.items():
-        shape = [int(n) for n in details["shape_signature"]]
-        shape[:1] = [BATCH if n == -1 else n for n in shape[:1]]
-        shape = [DYNAMIC_SIZE if n == -1 else n for n in shape]
-        dtype = np.dtype(details["dtype"])
-        if dtype.kind == "f":
-            inputs[name] = generator.standard_normal(shape).astype(dtype)
-        else:
-            inputs[name] = generator.integers(0, vocabulary, shape).astype(dtype)
-    return inputs
-
-
-def _smallest_table(content):
-    model, sizes = flatbuffer.Model(content), [1000]
-    lookups = (BuiltinOperator.GATHER, BuiltinOperator.EMBEDDING_LOOKUP)
-    for graph in model.subgraphs:
-        for operator in graph.operators:
-            if model.operator_code(operator) in lookups:
-                place = 1 if model.operator_code(operator) == lookups[1] else 0
-                tensor = graph.tensors[operator.inputs[place]]
-                if model.constant(tensor) is not None:
-                    sizes.append(flatbuffer.tensor_shape(tensor)[0])
-    return min(sizes)
-
-
-def relative_error(outputs, references):
-    """Largest difference over largest reference, over all outputs; NaN counts as infinite."""
-    worst = 0.0
-    for name, reference in references.items():
-        output = outputs[name]
-        if output.shape != reference.shape:
-            return float("inf")
-        difference = np.abs(output.astype(np.float64) - reference.astype(np.float64))
-        scale = max(float(np.abs(reference).max(initial=0)), 1e-30)
-        error = float(difference.max(initial=0)) / scale
-        worst = max(worst, error if np.isfinite(error) else float("inf"))
-    return worst
-
-
-def measure_errors(content, float_content, inputs, references=None):
-    """Output error of `content` on both kernel sets, against the float file and Keras.
-
-    Args:
-      content: bytes of the exported file.
-      float_content: bytes of the float file.
-      inputs: dict of arrays by signature name.
-      references: outputs of the Keras model by signature name, or None.
-
-    Returns: dict {kernels: largest relative error}.
-    """
-    errors = {}
-    for kernels in runtime.KERNELS:
-        try:
-            outputs = runtime.Runner(content, kernels)(inputs)
-        except (RuntimeError, ValueError) as error:
-            raise VerificationError(
-                f"The file does not run on the {kernels} kernels: {error}"
-            ) from error
-        expected = runtime.Runner(float_content, kernels)(inputs)
-        errors[kernels] = relative_error(outputs, expected)
-        if references is not None:
-            errors[kernels] = max(errors[kernels], relative_error(outputs, references))
-    return errors
-
-
-def keras_outputs(model, runner, inputs):
-    """Outputs of the Keras model for `inputs`, named as the file names them."""
-    arguments = keras_arguments(model, runner, inputs)
-    results = model(arguments, training=False)
-    if isinstance(results, dict) and set(results) == set(runner.output_names):
-        flat = [results[name] for name in runner.output_names]
-    else:
-        flat = keras.tree.flatten(results)
-    arrays = [keras.ops.convert_to_numpy(value) for value in flat]
-    return dict(zip(runner.output_names, arrays, strict=True))
-
-
-def keras_arguments(model, runner, inputs):
-    """`inputs` by signature name, arranged as the model's call expects them."""
-    try:
-        structure = model.input
-    except (AttributeError, ValueError):
-        values = [inputs[name] for name in runner.input_names]
-        return values[0] if len(values) == 1 else values
-    flat = keras.tree.flatten(structure)
-    by_name = {tensor.name: tensor for tensor in flat}
-    if set(by_name) == set(inputs):
-        values = [inputs[tensor.name] for tensor in flat]
-    else:
-        values = [inputs[name] for name in runner.input_names]
-    return keras.tree.pack_sequence_as(structure, values)

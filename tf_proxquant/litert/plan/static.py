@@ -5,12 +5,15 @@ weights by their maximum: levels such as -7 .. 7 then move by up to 0.4 % of the
 codes of each layer are those of its grid, with the bias in the new unit.
 """
 
+import dataclasses
+
 import numpy as np
 from ai_edge_litert.schema_py_generated import TensorType
 
 from tf_proxquant.litert.forms.codes import broadcastable, find_codes, widened
 from tf_proxquant.litert.forms.form import Form, Recoded
-from tf_proxquant.litert.plan.plan import Change, Plan, kept
+from tf_proxquant.litert.plan.fast import fast_change
+from tf_proxquant.litert.plan.plan import Change, Plan
 from tf_proxquant.litert.read import flatbuffer
 from tf_proxquant.litert.read.weights import Weight, find_readers, find_weights
 from tf_proxquant.litert.write.recoded import LAYERS
@@ -29,8 +32,11 @@ def plan(model, request):
             if _is_table(model, tensor):
                 names = [model.operator_name(reader) for reader in readers]
                 changes.append(_change(model, (number, index), names, originals, taken))
-    floats = [kept(weight) for weight in find_weights(model)]
-    return Plan((*changes, *floats), (NOTE,))
+    # What stays float, such as the layers inside of loops.
+    for weight in find_weights(model):
+        name = flatbuffer.unique_name(weight.name, taken)
+        changes.append(fast_change(dataclasses.replace(weight, name=name)))
+    return Plan(tuple(changes), (NOTE,))
 
 
 def _is_table(model, tensor):

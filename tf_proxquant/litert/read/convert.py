@@ -1,15 +1,24 @@
-"""Keras model, SavedModel or .tflite file to the bytes of a float .tflite file."""
+"""Keras model or .tflite file to the bytes of a float .tflite file."""
 
 import os
 import pathlib
-import tempfile
 
 import keras
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
-from tf_proxquant.litert.read import untrusted
+from tf_proxquant.litert.read import flatbuffer, refusals, tracing, untrusted
+from tf_proxquant.litert.read import signature as signatures
 
-FIXED_BATCH = "batch fixed at 1: LiteRT has no looped recurrent layer over an open batch"
+LOOPED = "LiteRT has no looped recurrent layer over an open batch."
+
+
+class Refusal(ValueError):
+    """LiteRT's converter does not take the model; `reason` is a sentence."""
+
+    def __init__(self, reason, way_out):
+        super().__init__(f"{reason} {way_out}")
+        self.reason = reason
 
 
 class MissingFileError(FileNotFoundError, ValueError):
@@ -65,26 +74,52 @@ def check_variables(model):
             )
 
 
-def convert(model, batch_size=None, input_signature=None, representative_data=None):
-    """Converts a Keras model to a float32 .tflite file, by way of a SavedModel.
+def convert(model, batch_size=None, input_signature=None):
+    """Converts a Keras model to a float32 .tflite file.
 
     The model's variables are read, never written. BatchNorm behind a convolution or a dense layer
-    is folded into its weights by the converter, channel by channel.
+    is folded into its weights by the converter, channel by channel. Inputs and outputs stand in
+    the file in the model's own order.
 
     Args:
       model: a built `keras.Model`.
-      batch_size: fixes the first dimension of every input; None leaves it dynamic.
+      batch_size: fixes the first dimension of every input. None leaves it open, or fixes it at 1
+        where LiteRT cannot leave it open, as in looped recurrent layers; a note says so.
       input_signature: as for `keras.Model.export`; needed for a subclassed model that was never
-        called.
+        called, or that takes several arguments.
 
-      representative_data: None, or a function that yields dicts of arrays by signature name; the
-        file then computes in 8-bit integers, calibrated on them.
-
-    Returns: (bytes of the file, notes for the report). A looped recurrent layer has no dynamic
-      batch in LiteRT: the batch is then fixed at 1, and the note says so.
+    Returns: (bytes of the file, notes for the report).
     Raises: ValueError: if the backend is not TensorFlow, the model is not built, a recurrent layer
-      is stateful, or the converter has no LiteRT operator for some layer.
+      is stateful, or LiteRT cannot express some layer.
     """
+    _check(model, batch_size)
+    signature = signatures.read(model, input_signature)
+    if batch_size is not None:
+        return _convert(model, signature.with_batch(batch_size)), ()
+    if all(entry.shape[:1] != (None,) for entry in signature.inputs):
+        return _convert(model, signature), ()
+    if any(map(_is_loop, model._flatten_layers())):
+        return _convert(model, signature.with_batch(1)), (f"batch fixed at 1: {LOOPED}",)
+    try:
+        return _convert(model, signature), ()
+    except Refusal as refusal:
+        return _convert_fixed(model, signature, refusal)
+
+
+def _convert_fixed(model, signature, refusal):
+    """Tries with a fixed batch what was refused with an open one: 1, or what the model declares."""
+    reason, last = refusal.reason, refusal
+    for tried in (signature.with_batch(1), signature.with_declared_batch()):
+        if all(entry.shape[:1] != (None,) for entry in tried.inputs):
+            try:
+                size = tried.inputs[0].shape[0]
+                return _convert(model, tried), (f"batch fixed at {size}: {reason}",)
+            except Refusal as error:
+                last = error
+    raise last
+
+
+def _check(model, batch_size):
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             "Export to LiteRT needs the TensorFlow backend: save the model to a .keras file and "
@@ -96,83 +131,55 @@ def convert(model, batch_size=None, input_signature=None, representative_data=No
             f"Build the model before export: call it once on data. Received: {model.name!r}, "
             "which has no weights yet."
         )
-    stateful = [layer.name for layer in _all_layers(model) if getattr(layer, "stateful", False)]
+    stateful = [x.name for x in model._flatten_layers() if getattr(x, "stateful", False)]
     if stateful:
         raise ValueError(
             "A stateful layer hides its state, which a .tflite file must take and give. Received: "
-            f"{stateful}. Export `models.with_states(model)`, or a copy with stateful=False."
+            f"{stateful}. Export a copy with stateful=False; of a language model of this package, "
+            "`models.with_states(model)`."
         )
-    if batch_size is not None and input_signature is None:
-        input_signature = _fixed_signature(model, batch_size)
-    if input_signature is None and any(map(_is_loop, _all_layers(model))):
-        signature = _fixed_signature(model, 1)
-        return _convert(model, signature, representative_data), (FIXED_BATCH,)
-    return _convert(model, input_signature, representative_data), ()
-
-
-def _all_layers(layer):
-    """Layers of a model, those of nested models and wrappers included."""
-    parts = [*getattr(layer, "layers", ())]
-    parts += [getattr(layer, name, None) for name in ("layer", "forward_layer", "backward_layer")]
-    for part in parts:
-        if isinstance(part, keras.layers.Layer):
-            yield part
-            yield from _all_layers(part)
+    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+        raise ValueError(f"batch_size must be a positive integer. Received: {batch_size!r}")
 
 
 def _is_loop(layer):
     return isinstance(layer, keras.layers.RNN) and not getattr(layer, "unroll", False)
 
 
-def _convert(model, input_signature, representative_data):
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "float.tflite")
-        _write_file(model, path, input_signature, representative_data)
-        return pathlib.Path(path).read_bytes()
-
-
-def _write_file(model, path, input_signature, representative_data):
+def _convert(model, signature):
     import tensorflow as tf
 
-    options = {"target_spec": {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}}
-    if representative_data is not None:
-        options = {
-            "target_spec": {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]},
-            "optimizations": [tf.lite.Optimize.DEFAULT],
-            "representative_dataset": representative_data,
-        }
+    concrete = None
     try:
-        model.export(
-            path,
-            format="litert",
-            verbose=False,
-            input_signature=input_signature,
-            **options,
-        )
+        concrete, outputs = tracing.trace(model, signature)
+        # Given for its own trackable, a function is frozen and converted without a SavedModel on
+        # the way, which takes five times as long for the same file.
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], concrete)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        with refusals.muted():
+            content = converter.convert()
     except Exception as error:
-        raise ValueError(
-            f"The LiteRT converter refused {model.name!r}: {_first_lines(error)}"
-        ) from error
+        raise Refusal(*refusals.explain(model, signature, error, concrete)) from error
+    return _name(content, signature.names, outputs)
 
 
-def _first_lines(error, limit=600):
-    text = str(error).strip()
-    return text if len(text) <= limit else text[:limit] + " ..."
+def _name(content, inputs, outputs):
+    """Gives a file the signature that it lacks, and its inputs and outputs their names."""
+    model = flatbuffer.Model(content)
+    graph = model.subgraphs[0]
+    signature = schema.SignatureDefT()
+    signature.signatureKey, signature.subgraphIndex = b"serving_default", 0
+    signature.inputs = _name_tensors(graph, graph.inputs, inputs)
+    signature.outputs = _name_tensors(graph, graph.outputs, outputs)
+    model.model.signatureDefs = [signature]
+    return model.to_bytes()
 
 
-def _fixed_signature(model, batch_size):
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be a positive integer. Received: {batch_size!r}")
-    try:
-        structure = model.input
-    except (AttributeError, ValueError) as error:
-        raise ValueError(
-            "batch_size needs a functional or sequential model; give a subclassed one an "
-            f"input_signature with a fixed first dimension. Received: {model.name!r}"
-        ) from error
-
-    def fix(tensor):
-        shape = (batch_size, *tensor.shape[1:])
-        return keras.InputSpec(dtype=tensor.dtype, shape=shape, name=tensor.name)
-
-    return [keras.tree.map_structure(fix, structure)]
+def _name_tensors(graph, indices, names):
+    entries = []
+    for index, name in zip(indices, names, strict=True):
+        entry = schema.TensorMapT()
+        entry.name, entry.tensorIndex = name.encode(), int(index)
+        graph.tensors[index].name = entry.name
+        entries.append(entry)
+    return entries

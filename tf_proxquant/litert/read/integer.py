@@ -1,13 +1,16 @@
-"""The converter's integer file of a Keras model, calibrated on data."""
+"""The integer file of a float one, calibrated on data."""
+
+import numpy as np
+from ai_edge_litert.schema_py_generated import QuantizationParametersT, TensorType
 
 from tf_proxquant.litert.check import runtime
-from tf_proxquant.litert.read import convert
+from tf_proxquant.litert.read import flatbuffer, refusals
+
+CALIBRATION_BATCH = 4
 
 
-def check_data(model, data):
-    """Refuses a static export without a Keras model or without data to calibrate on."""
-    if isinstance(model, bytes):
-        raise ValueError('profile="static" needs the Keras model. Received: a .tflite file')
+def check_data(data):
+    """Refuses a static export without data to calibrate on."""
     if data is None:
         raise ValueError(
             'profile="static" calibrates activations: give representative_data, an array of '
@@ -15,23 +18,56 @@ def check_data(model, data):
         )
 
 
-def to_integer(model, float_content, data, *, batch_size=None, input_signature=None):
-    """Bytes of the file whose weights and activations are integers.
+def to_integer(float_content, data):
+    """Bytes of the file whose weights and activations are integers of 8 bits.
+
+    The ranges of the activations are looked up with the stock interpreter: TensorFlow's calibrator
+    brings the process down where a graph holds a loop. Inside of loops the file stays float.
 
     Args:
-      model: `keras.Model`.
-      float_content: bytes of its float file.
+      float_content: bytes of a float file.
       data: samples to calibrate on, as for `runtime.predict`.
-      batch_size: as for `convert.convert`.
-      input_signature: as for `convert.convert`.
+
+    Raises: ValueError: if the data do not fit the file, give activations that are not finite, or
+      the quantizer refuses the file.
     """
-    named = runtime.name_inputs(runtime.Runner(float_content, "builtin"), data)
-    size = batch_size or 1
-    count = len(next(iter(named.values()))) // size
+    from tensorflow.lite.python.convert import mlir_quantize
 
-    def samples():
-        for i in range(count):
-            yield {name: values[i * size : (i + 1) * size] for name, values in named.items()}
+    model = flatbuffer.Model(float_content)
+    graph = model.subgraphs[0]
+    for index, (low, high) in _find_ranges(float_content, model, data).items():
+        parameters = graph.tensors[index].quantization or QuantizationParametersT()
+        parameters.min, parameters.max = np.float32([low]), np.float32([high])
+        graph.tensors[index].quantization = parameters
+    try:
+        with refusals.muted():
+            return bytes(mlir_quantize(model.to_bytes()))
+    except Exception as error:
+        raise ValueError(
+            "TensorFlow's quantizer refuses the file; export it with profile='dynamic'. "
+            f"Received: {refusals.first_sentence(error)}"
+        ) from error
 
-    content, _ = convert.convert(model, batch_size, input_signature, samples)
-    return content
+
+def _find_ranges(content, model, data):
+    """Smallest and largest value of each activation: dict {tensor index: (float, float)}."""
+    runner = runtime.Runner(content, "builtin", keeps_activations=True)
+    graph = model.subgraphs[0]
+    activations = [
+        index
+        for index, tensor in enumerate(graph.tensors)
+        if tensor.type == TensorType.FLOAT32 and model.constant(tensor) is None
+    ]
+    ranges = {}
+    for batch, _ in runtime.batches(runner, runtime.name_inputs(runner, data), CALIBRATION_BATCH):
+        runner(batch)
+        for index, values in runner.activations(activations):
+            low, high = float(values.min()), float(values.max())
+            if not np.isfinite(low + high):
+                raise ValueError(
+                    "The representative data give activations that are NaN or infinite, in "
+                    f"{flatbuffer.layer_name(graph.tensors[index])!r}."
+                )
+            before = ranges.get(index, (low, high))
+            ranges[index] = min(low, before[0]), max(high, before[1])
+    return ranges

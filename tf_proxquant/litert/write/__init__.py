@@ -3,7 +3,14 @@
 from tf_proxquant.litert.forms import form
 from tf_proxquant.litert.write import decoded, direct, lookup, matmul, recoded, scaled
 
+
+def _leave(*_):
+    """What the file holds already, such as weights that the converter scaled, stays."""
+    return []
+
+
 WRITERS = {
+    form.Form: _leave,
     form.Decoded: decoded.replace,
     form.Direct: direct.replace,
     form.Product: matmul.replace,

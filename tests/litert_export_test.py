@@ -206,8 +206,8 @@ class ExportTest(unittest.TestCase):
         scales = np.random.default_rng(1).uniform(0.5, 1.5, 64).astype("float32")
         kernel.assign(scales * np.random.default_rng(0).choice([-3, -1, 1, 3], kernel.shape))
         report = litert.export(model, self.path, "small")
-        self.assertEqual([(row.form, row.bits) for row in report.rows], [("int2 shifted", 2)])
-        self.assertEqual(litert.inspect(self.path).rows[0].form, "int2 shifted")
+        self.assertEqual([(row.form, row.bits) for row in report.rows], [("int2 odd", 2)])
+        self.assertEqual(litert.inspect(self.path).rows[0].form, "int2 odd")
         self.assertLess(report.ratio, 0.09)
 
     def test_a_nan_weight_is_named(self):

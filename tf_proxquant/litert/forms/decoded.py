@@ -10,6 +10,7 @@ from ai_edge_litert.schema_py_generated import (
     BuiltinOperator,
     CastOptionsT,
     GatherOptionsT,
+    MulOptionsT,
     TensorType,
 )
 
@@ -35,33 +36,26 @@ def encode_integer(weights, bits, axis=None):
     return Decoded(f"int{bits}", bits, num_bytes, keeps_xnnpack=bits == 8, write=write)
 
 
-def encode_shifted(weights, axis=None):
-    """Equally spaced levels, as {-3s, -s, s, 3s}: one int2 tensor, DEQUANTIZE, ADD."""
+def encode_odd(weights, axis=None):
+    """Levels {-3s, -s, s, 3s}: one int2 tensor c, and (2 c + 1) s by DEQUANTIZE, ADD, MUL."""
     found = levels.read_levels(weights, axis, 4)
-    grid = found and levels.integer_grid(found.values, 127, -128)
-    if not grid:
+    grid = found and levels.integer_grid(found.values, 3)
+    if not grid or (grid[1] % 2 == 0).any():
         return None
-    scales, whole = grid
-    gaps = np.maximum(whole[:, 1:2] - whole[:, :1], 1) if whole.shape[1] > 1 else whole * 0 + 1
-    places = (whole - whole[:, :1]) / gaps - 2
-    if (places != np.rint(places)).any() or places.max() > 1:
-        return None
-    steps = scales * gaps[:, 0].astype(np.float32)
-    offsets = scales * (whole[:, 0] + 2 * gaps[:, 0]).astype(np.float32)
-    decoded = steps[:, None] * places.astype(np.float32) + offsets[:, None]
-    if not np.array_equal(decoded, found.values):
-        return None
-    codes = np.take_along_axis(places, levels.index_levels(weights, found), axis=1)
+    scales, odd = grid
+    codes = np.take_along_axis((odd - 1) // 2, levels.index_levels(weights, found), axis=1)
     codes = levels.from_rows(codes.astype(np.int8), weights.shape, axis)
-    offsets = broadcastable(offsets, weights.ndim, axis)
+    scales = broadcastable(scales, weights.ndim, axis)
 
     def write(decoder):
-        stored = decoder.integers(codes, steps, 2, axis)
-        value = decoder.dequantize(stored, 2, steps.size, codes.shape)
-        decoder.finish(BuiltinOperator.ADD, [value, decoder.constant(offsets)], AddOptionsT())
+        stored = decoder.integers(codes, [2.0], 2)
+        even = decoder.dequantize(stored, 2, 1, codes.shape)
+        one = decoder.constant(np.float32(1))
+        odd = decoder.apply(BuiltinOperator.ADD, [even, one], codes.shape, AddOptionsT())
+        decoder.finish(BuiltinOperator.MUL, [odd, decoder.constant(scales)], MulOptionsT())
 
-    num_bytes = -(-codes.size // 4) + 8 * steps.size + 2 * OPERATOR_BYTES
-    return Decoded("int2 shifted", 2, num_bytes, decode_cost=ELEMENT_COST, write=write)
+    num_bytes = -(-codes.size // 4) + scales.nbytes + 3 * OPERATOR_BYTES
+    return Decoded("int2 odd", 2, num_bytes, decode_cost=2 * ELEMENT_COST, write=write)
 
 
 def encode_clamp(weights, axis=None):

@@ -146,7 +146,7 @@ def form_name(stored, model, graph):
     if operators & {"MAXIMUM", "MINIMUM"}:
         return f"{packed[0]} clamp"
     if "ADD" in operators and len(packed) == 1:
-        return f"{packed[0]} shifted"
+        return f"{packed[0]} odd"
     return " + ".join(packed)
 
 

@@ -22,6 +22,7 @@ PACK_COST = 0.05  # one weight, which XNNPACK packs anew at every call
 SPILL_COST = 0.24  # one value beyond those that the cache holds
 CACHED_VALUES = 1 << 16
 LAYER_BYTES = 800  # operators and tensors, beyond those of an int8 convolution
+REMARK, READ_BY = "matrix product", ("BATCH_MATMUL",)
 NOTE = (
     "{} convolutions as matrix products, an estimated {:.2f} times the float latency on XNNPACK "
     "with one thread and batch 1. Without XNNPACK they are several times slower."
@@ -36,7 +37,7 @@ def plan(model, request):
     steps = [step for convolution in convolutions for step in list_steps(convolution)]
     chosen, spent = budget.choose(steps, (slowdown - 1) * total)
     changes = tuple(
-        Change(weight, chosen[weight.key], "matrix product", ("BATCH_MATMUL",))
+        Change(weight, chosen[weight.key], REMARK, READ_BY)
         if weight.key in chosen
         else fast_change(weight)
         for weight in find_weights(model)
@@ -57,16 +58,22 @@ def estimate_cost(convolution):
 
 def list_steps(convolution):
     """The matrix products that are worth their time, from the fast form down."""
-    matrix, cost = convolution.matrix, estimate_cost(convolution)
     fast = decoded.encode_integer(convolution.weights, 8, 0)
+    num_bytes = fast.num_bytes if fast else convolution.weights.nbytes
+    key = convolution.graph, convolution.index
+    return budget.steps_down(key, num_bytes, list_ways(convolution))
+
+
+def list_ways(convolution):
+    """Every matrix product that computes a convolution, as a list of `budget.Way`."""
+    matrix, cost = convolution.matrix, estimate_cost(convolution)
     # Convolutions of one geometry share indices; charged to each, so that no file grows by them.
     extra = LAYER_BYTES + (0 if convolution.is_pointwise else 4 * convolution.num_positions)
-    ways = [
+    forms = (_product(form, extra) for form in _matrix_forms(matrix) if form is not None)
+    return [
         budget.Way(form.num_bytes, cost + form.matrix.decode_cost * matrix.size, form)
-        for form in (_product(f, extra) for f in _matrix_forms(matrix) if f is not None)
+        for form in forms
     ]
-    key = convolution.graph, convolution.index
-    return budget.steps_down(key, fast.num_bytes if fast else matrix.nbytes, ways)
 
 
 def _product(form, extra):
@@ -81,6 +88,6 @@ def _matrix_forms(matrix):
         yield decoded.encode_integer(matrix, 2, axis)
         yield decoded.encode_integer(matrix, 4, axis)
         yield planes.encode_planes(matrix, axis)
-        yield decoded.encode_shifted(matrix, axis)
+        yield decoded.encode_odd(matrix, axis)
         yield decoded.encode_clamp(matrix, axis)
         yield decoded.encode_sum(matrix, axis)

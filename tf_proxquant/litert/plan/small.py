@@ -1,36 +1,42 @@
-"""The small profile: the smallest form of each weight, of 1 to 8 bits.
+"""The small profile: the smallest form of each weight, of 1 to 8 bits, with an eye on time.
 
-A form that is decoded at every call is taken only where that is in proportion to the work of the
-operator behind it; with `max_slowdown`, within that budget.
+A byte is worth some time: what a form saves is weighed against what decoding it, and the slower
+kernels that read it, take at every call. With `max_slowdown` the forms that save most for their
+time are taken within that budget instead.
 """
 
 import dataclasses
 
 from tf_proxquant.litert.forms import decoded, planes, tables
-from tf_proxquant.litert.plan import budget
+from tf_proxquant.litert.forms.form import Product
+from tf_proxquant.litert.plan import balanced, budget
 from tf_proxquant.litert.plan.fast import fast_change
-from tf_proxquant.litert.plan.plan import Change, Plan, kept, on_each_axis, smallest
+from tf_proxquant.litert.plan.plan import Change, Plan, on_each_axis, smallest
 from tf_proxquant.litert.read.weights import find_weights
+from tf_proxquant.litert.write import matmul
 from tf_proxquant.litert.write.lookup import find_lookups
 
-FEW_WEIGHTS = 4096  # decoding so many costs nothing that matters
-CHEAP_DECODE = 0.5  # ns per weight
-MAX_DECODE_SHARE = 2.0  # of the time of the operator that reads the weights
+FEW_WEIGHTS = 4096  # a table of so many is not worth the operators of its lookup
+PRICE = 0.01  # share of the float file's bytes that its time is worth
 
 
 def plan(model, request):
     """See `plan.PROFILES`."""
     changes, others = lookups(model, FEW_WEIGHTS)
+    convolutions = {(c.graph, c.index): c for c in matmul.find_convolutions(model)}
+    ways = {w.key: list_ways(w, convolutions.get(w.key)) for w in others}
+    total = budget.float_cost(model)
     if request.max_slowdown is None or request.is_unlimited:
-        return Plan((*changes, *(_smallest(weight, request) for weight in others)))
-    left = (request.max_slowdown - 1) * budget.float_cost(model)
-    chosen, _ = budget.choose([s for weight in others for s in _steps(weight)], left)
-    rest = (
-        Change(weight, chosen[weight.key], "", weight.consumers)
-        if weight.key in chosen
-        else fast_change(weight)
-        for weight in others
-    )
+        num_bytes = sum(weight.values.nbytes for weight in others)
+        price = 0 if request.is_unlimited or not total else PRICE * num_bytes / total
+        rest = [_best(weight, ways[weight.key], price) for weight in others]
+    else:
+        steps = [step for weight in others for step in _steps(weight, ways[weight.key])]
+        chosen, _ = budget.choose(steps, (request.max_slowdown - 1) * total)
+        rest = [
+            _change(weight, chosen[weight.key]) if weight.key in chosen else fast_change(weight)
+            for weight in others
+        ]
     return Plan((*changes, *rest))
 
 
@@ -63,11 +69,44 @@ def lookups(model, few_weights=0, dense_bits=2):
     return changes, others
 
 
-def _smallest(weight, request):
-    forms = list_forms(weight)
-    if not request.is_unlimited:
-        forms = [form for form in forms if form.keeps_xnnpack or _pays(weight, form)]
-    return smallest(weight, forms) if forms else kept(weight)
+def list_ways(weight, convolution=None):
+    """Every way to store a weight: decoded before its reader, or as a matrix product.
+
+    Args:
+      weight: `Weight`.
+      convolution: the `matmul.Convolution` that reads it, or None.
+
+    Returns: list of `budget.Way`, with the time added to that of the fast form.
+    """
+    slower = (budget.BUILTIN_COST - budget.XNNPACK_COST) * max(1, weight.num_uses)
+    ways = [
+        budget.Way(
+            form.num_bytes,
+            0.0 if form.keeps_xnnpack else (form.decode_cost + slower) * weight.values.size,
+            form,
+        )
+        for form in list_forms(weight)
+    ]
+    return ways + (balanced.list_ways(convolution) if convolution else [])
+
+
+def _best(weight, ways, price):
+    """The way of the fewest bytes, each nanosecond counted as `price` bytes."""
+    if not ways:
+        return smallest(weight, [])
+    best = min(ways, key=lambda way: way.num_bytes + price * way.cost)
+    change = smallest(weight, [best.form])
+    return change if change.form is None else _change(weight, best.form)
+
+
+def _change(weight, form):
+    is_product = isinstance(form, Product)
+    return Change(
+        weight,
+        form,
+        balanced.REMARK if is_product else "",
+        balanced.READ_BY if is_product else weight.consumers,
+    )
 
 
 def list_forms(weight):
@@ -78,7 +117,7 @@ def list_forms(weight):
         lambda values, axis: decoded.encode_integer(values, 2, axis),
         lambda values, axis: decoded.encode_integer(values, 4, axis),
         lambda values, axis: decoded.encode_integer(values, 8, axis),
-        decoded.encode_shifted,
+        decoded.encode_odd,
         decoded.encode_clamp,
         decoded.encode_sum,
         lambda values, axis: decoded.encode_table(values, 2, axis),
@@ -88,26 +127,6 @@ def list_forms(weight):
     return [form for form in found if form is not None]
 
 
-def _pays(weight, form):
-    """Whether decoding at every call is in proportion to what the operator computes."""
-    if weight.values.size <= FEW_WEIGHTS or form.decode_cost <= CHEAP_DECODE:
-        return True
-    work = budget.BUILTIN_COST * weight.num_uses
-    return form.decode_cost <= MAX_DECODE_SHARE * work
-
-
-def _steps(weight):
-    """From the fast form to smaller ones, with what their decoding and slower kernels cost."""
-    forms = list_forms(weight)
-    fast = min((f.num_bytes for f in forms if f.keeps_xnnpack), default=weight.values.nbytes)
-    slower = budget.BUILTIN_COST - budget.XNNPACK_COST
-    ways = [
-        budget.Way(
-            form.num_bytes,
-            (form.decode_cost + slower * max(1, weight.num_uses)) * weight.values.size,
-            form,
-        )
-        for form in forms
-        if not form.keeps_xnnpack
-    ]
+def _steps(weight, ways):
+    fast = min((way.num_bytes for way in ways if not way.cost), default=weight.values.nbytes)
     return budget.steps_down(weight.key, fast, ways, min_saved=1)

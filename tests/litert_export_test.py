@@ -201,14 +201,23 @@ class ExportTest(unittest.TestCase):
             self.assertRegex(row.form, "int8", profile)
 
     def test_equally_spaced_levels_without_zero_take_two_bits(self):
-        model = keras.Sequential([keras.Input((512,)), keras.layers.Dense(64)])
-        kernel = model.layers[0].kernel
-        scales = np.random.default_rng(1).uniform(0.5, 1.5, 64).astype("float32")
-        kernel.assign(scales * np.random.default_rng(0).choice([-3, -1, 1, 3], kernel.shape))
+        x = inputs = keras.Input((16, 16, 32))
+        for _ in range(3):
+            x = keras.layers.Conv2D(64, 3, activation="relu")(x)
+        x = keras.layers.Dense(256, activation="relu")(keras.layers.GlobalAveragePooling2D()(x))
+        model = keras.Model(inputs, keras.layers.Dense(64, activation="relu")(x))
+        generator = np.random.default_rng(0)
+        for layer in model.layers:
+            if layer.weights:
+                scales = generator.uniform(0.5, 1.5, layer.kernel.shape[-1]).astype("float32")
+                layer.kernel.assign(scales * generator.choice([-3, -1, 1, 3], layer.kernel.shape))
         report = litert.export(model, self.path, "small")
-        self.assertEqual([(row.form, row.bits) for row in report.rows], [("int2 odd", 2)])
-        self.assertEqual(litert.inspect(self.path).rows[0].form, "int2 odd")
+        self.assertEqual({(row.form, row.bits) for row in report.rows}, {("int2 odd", 2)})
+        self.assertLess(report.max_error, 2e-6)
         self.assertLess(report.ratio, 0.09)
+        operators = [row.operators for row in report.rows]
+        self.assertIn(("FULLY_CONNECTED",), operators)
+        self.assertEqual([row.form for row in litert.inspect(self.path).rows][:3], ["int2 odd"] * 3)
 
     def test_a_nan_weight_is_named(self):
         model = small_cnn()

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 import os
 import pathlib
 import tempfile
@@ -40,7 +41,7 @@ class InspectTest(unittest.TestCase):
         cls.folder = pathlib.Path(folder.name)
         cls.path = cls.folder / "model.tflite"
         cls.model = mixed_model()
-        cls.report = litert.export(cls.model, cls.path, "small", max_ulps=0)
+        cls.report = litert.export(cls.model, cls.path, "small", max_ulps=0, max_slowdown=math.inf)
         cls.content = cls.path.read_bytes()
 
     def inspect_bytes(self, content):
@@ -165,7 +166,8 @@ class CommandTest(unittest.TestCase):
     def test_a_saved_model_is_exported_and_shown(self):
         mixed_model().save(self.folder / "model.keras")
         path = self.folder / "model.tflite"
-        status, out, _ = self.run_command(self.folder / "model.keras", path, "--profile=small")
+        source, smallest = self.folder / "model.keras", ("--profile=small", "--max_slowdown=inf")
+        status, out, _ = self.run_command(source, path, *smallest)
         self.assertEqual(status, 0)
         self.assertIn("int2 clamp", out)
         status, out, _ = self.run_command(path, "--json")
@@ -175,12 +177,13 @@ class CommandTest(unittest.TestCase):
     def test_a_plan_is_printed_and_nothing_written(self):
         mixed_model().save(self.folder / "model.keras")
         source = self.folder / "model.keras"
-        status, out, _ = self.run_command(source, "--profile=small", "--plan", "--json")
+        smallest = "--profile=small", "--max_slowdown=inf"
+        status, out, _ = self.run_command(source, *smallest, "--plan", "--json")
         self.assertEqual(status, 0)
         planned = json.loads(out)
         self.assertEqual([row["form"] for row in planned["rows"]], FORMS)
         self.assertEqual([path.name for path in self.folder.iterdir()], ["model.keras"])
-        self.run_command(source, self.folder / "model.tflite", "--profile=small", "--no_verify")
+        self.run_command(source, self.folder / "model.tflite", *smallest, "--no_verify")
         self.assertEqual(planned["bytes"], (self.folder / "model.tflite").stat().st_size)
 
     def test_data_to_calibrate_on_come_from_a_file(self):

@@ -15,7 +15,7 @@ from ai_edge_litert.schema_py_generated import (
 )
 
 from tf_proxquant.litert.forms.codes import broadcastable, find_codes
-from tf_proxquant.litert.forms.form import OPERATOR_BYTES, Decoded
+from tf_proxquant.litert.forms.form import OPERATOR_BYTES, Codes, Decoded, Offset
 from tf_proxquant.litert.read import levels
 
 ELEMENT_COST = 0.1  # ns per weight of one element-wise operator
@@ -38,24 +38,42 @@ def encode_integer(weights, bits, axis=None):
 
 def encode_odd(weights, axis=None):
     """Levels {-3s, -s, s, 3s}: one int2 tensor c, and (2 c + 1) s by DEQUANTIZE, ADD, MUL."""
+    found = _odd_codes(weights, axis)
+    if found is None:
+        return None
+    scales = broadcastable(found.scales, weights.ndim, axis)
+
+    def write(decoder):
+        stored = decoder.integers(found.codes, [2.0], 2)
+        even = decoder.dequantize(stored, 2, 1, weights.shape)
+        one = decoder.constant(np.float32(1))
+        odd = decoder.apply(BuiltinOperator.ADD, [even, one], weights.shape, AddOptionsT())
+        decoder.finish(BuiltinOperator.MUL, [odd, decoder.constant(scales)], MulOptionsT())
+
+    num_bytes = found.num_bytes + 3 * OPERATOR_BYTES
+    return Decoded("int2 odd", 2, num_bytes, decode_cost=2 * ELEMENT_COST, write=write)
+
+
+def encode_offset(weights):
+    """Rows of levels {-3s, -s, s, 3s} as 2 s c + s, with the s behind the dense layer."""
+    for axis in (None, 0):
+        found = _odd_codes(weights, axis)
+        if found is not None:
+            doubled = Codes(2, 2 * found.scales, found.codes, 0)
+            num_bytes = doubled.num_bytes + found.scales.nbytes + 5 * OPERATOR_BYTES
+            return Offset("int2 odd", 2, num_bytes, codes=doubled, offsets=found.scales)
+    return None
+
+
+def _odd_codes(weights, axis):
+    """`Codes` c with weight = float32((2 c + 1) * scale), or None for other levels."""
     found = levels.read_levels(weights, axis, 4)
     grid = found and levels.integer_grid(found.values, 3)
     if not grid or (grid[1] % 2 == 0).any():
         return None
     scales, odd = grid
     codes = np.take_along_axis((odd - 1) // 2, levels.index_levels(weights, found), axis=1)
-    codes = levels.from_rows(codes.astype(np.int8), weights.shape, axis)
-    scales = broadcastable(scales, weights.ndim, axis)
-
-    def write(decoder):
-        stored = decoder.integers(codes, [2.0], 2)
-        even = decoder.dequantize(stored, 2, 1, codes.shape)
-        one = decoder.constant(np.float32(1))
-        odd = decoder.apply(BuiltinOperator.ADD, [even, one], codes.shape, AddOptionsT())
-        decoder.finish(BuiltinOperator.MUL, [odd, decoder.constant(scales)], MulOptionsT())
-
-    num_bytes = -(-codes.size // 4) + scales.nbytes + 3 * OPERATOR_BYTES
-    return Decoded("int2 odd", 2, num_bytes, decode_cost=2 * ELEMENT_COST, write=write)
+    return Codes(2, scales, levels.from_rows(codes.astype(np.int8), weights.shape, axis), axis)
 
 
 def encode_clamp(weights, axis=None):

@@ -89,6 +89,19 @@ class Scaled(Form):
 
 
 @dataclasses.dataclass(frozen=True)
+class Offset(Form):
+    """Codes of a dense layer whose offset is added behind it, see `write.offset`.
+
+    Attributes:
+      codes: weight = float32(scale * code) + offset.
+      offsets: float32 (channels,).
+    """
+
+    codes: Codes = None
+    offsets: np.ndarray = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Recoded(Form):
     """Codes in place of those of a file that is integer already, see `write.recoded`."""
 

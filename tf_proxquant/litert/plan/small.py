@@ -13,7 +13,7 @@ from tf_proxquant.litert.plan import balanced, budget
 from tf_proxquant.litert.plan.fast import fast_change
 from tf_proxquant.litert.plan.plan import Change, Plan, on_each_axis, smallest
 from tf_proxquant.litert.read.weights import find_weights
-from tf_proxquant.litert.write import matmul
+from tf_proxquant.litert.write import matmul, offset
 from tf_proxquant.litert.write.lookup import find_lookups
 
 FEW_WEIGHTS = 4096  # a table of so many is not worth the operators of its lookup
@@ -24,7 +24,7 @@ def plan(model, request):
     """See `plan.PROFILES`."""
     changes, others = lookups(model, FEW_WEIGHTS)
     convolutions = {(c.graph, c.index): c for c in matmul.find_convolutions(model)}
-    ways = {w.key: list_ways(w, convolutions.get(w.key)) for w in others}
+    ways = {w.key: list_ways(model, w, convolutions.get(w.key)) for w in others}
     total = budget.float_cost(model)
     if request.max_slowdown is None or request.is_unlimited:
         num_bytes = sum(weight.values.nbytes for weight in others)
@@ -69,10 +69,11 @@ def lookups(model, few_weights=0, dense_bits=2):
     return changes, others
 
 
-def list_ways(weight, convolution=None):
+def list_ways(model, weight, convolution=None):
     """Every way to store a weight: decoded before its reader, or as a matrix product.
 
     Args:
+      model: `flatbuffer.Model` of the weight.
       weight: `Weight`.
       convolution: the `matmul.Convolution` that reads it, or None.
 
@@ -87,6 +88,9 @@ def list_ways(weight, convolution=None):
         )
         for form in list_forms(weight)
     ]
+    form = decoded.encode_offset(weight.values) if offset.can_offset(model, weight) else None
+    if form is not None:
+        ways.append(budget.Way(form.num_bytes, slower * weight.values.size, form))
     return ways + (balanced.list_ways(convolution) if convolution else [])
 
 

@@ -1,7 +1,7 @@
 """Puts the forms of a plan into a model: `apply`."""
 
 from tf_proxquant.litert.forms import form
-from tf_proxquant.litert.write import decoded, direct, lookup, matmul, recoded, scaled
+from tf_proxquant.litert.write import decoded, direct, lookup, matmul, offset, recoded, scaled
 
 
 def _leave(*_):
@@ -13,6 +13,7 @@ WRITERS = {
     form.Form: _leave,
     form.Decoded: decoded.replace,
     form.Direct: direct.replace,
+    form.Offset: offset.replace,
     form.Product: matmul.replace,
     form.Recoded: recoded.replace,
     form.Rows: lookup.replace,

@@ -9,7 +9,10 @@ from tf_proxquant.litert.read import flatbuffer, refusals
 
 # For dimensions that the model leaves open: those of the first axis, and all others alike.
 BATCHES = (3, 1, 4)
-SIZES = (16, 32, 8, 64, 12, 96, 128, 4, 224, 24, 48, 10, 5, 3, 7, 9, 17, 33, 65, 188, 256, 2, 1)
+SIZES = (
+    *(16, 32, 8, 64, 12, 96, 128, 4, 224, 24, 48, 10, 5, 3, 7, 9, 17, 33, 65, 188, 256, 2, 1),
+    *(512, 1024, 4096, 16000),
+)
 # Floats as of most data, then such that logarithms, roots and inverse sines take.
 FLOATS = ("normal", "positive")
 # Divisors of the number of rows in the table that an integer picks from.
@@ -37,47 +40,60 @@ def random_inputs(content, seed=0, accepts=None):
     Returns: dict {name: array}.
     Raises: ValueError: if nothing was found, with the last reason.
     """
-    drawer = _Drawer(content, seed)
-    reason = "no attempt was made"
-    for batch in BATCHES if drawer.has_open_batch else BATCHES[:1]:
-        for size in SIZES if drawer.has_open_size else SIZES[:1]:
-            for floats, share in itertools.product(FLOATS, drawer.shares):
-                inputs = drawer.draw(batch, size, floats, share)
-                try:
-                    if _gives_finite(content, inputs) and (accepts is None or accepts(inputs)):
-                        return inputs
-                    reason = "its outputs are NaN or infinite"
-                except Exception as error:
-                    reason = refusals.first_sentence(error)
+    drawer, reason = _Drawer(content, seed), None
+    for batch, size in drawer.sizes:
+        for floats, share in itertools.product(FLOATS, drawer.shares):
+            inputs = drawer.draw(batch, size, floats, share)
+            try:
+                drawer.builtin.allocate(inputs)
+            except (RuntimeError, ValueError) as error:
+                reason = reason or refusals.first_sentence(error)
+                break  # of no use to try other values
+            try:
+                if drawer.gives_finite(inputs) and (accepts is None or accepts(inputs)):
+                    return inputs
+                reason = "the outputs are NaN or infinite."
+            except Exception as error:
+                reason = refusals.first_sentence(error)
     raise ValueError(
         "No random inputs were found that the model takes: pass inputs=, some arrays to verify the "
-        f"file with, or verify=False. The last attempt, shapes "
-        f"{[value.shape for value in inputs.values()]}, ended with: {reason}"
+        f"file with, or verify=False. Received: a model with inputs {drawer.describe()}, for which "
+        f"one attempt ended so: {reason}"
     )
-
-
-def _gives_finite(content, inputs):
-    for kernels in reversed(runtime.KERNELS):
-        outputs = runtime.Runner(content, kernels)(inputs).values()
-        if not all(np.isfinite(value).all() for value in outputs if value.dtype.kind == "f"):
-            return False
-    return True
 
 
 class _Drawer:
     """Draws inputs for a file."""
 
     def __init__(self, content, seed):
-        self.seed = seed
-        self.inputs = runtime.Runner(content, "builtin").inputs
+        self.content, self.seed = content, seed
+        self.builtin = runtime.Runner(content, "builtin")
+        self.inputs = self.builtin.inputs
         self.num_rows = _tables_reached(content, self.inputs)
-        signatures = [list(d["shape_signature"]) for d in self.inputs.values()]
-        self.has_open_batch = any(shape[:1] == [-1] for shape in signatures)
-        self.has_open_size = any(-1 in shape[1:] for shape in signatures)
+        self.shapes = {k: [int(n) for n in d["shape_signature"]] for k, d in self.inputs.items()}
+
+    @property
+    def sizes(self):
+        """Pairs (batch, any other size) to try."""
+        has_open_batch = any(shape[:1] == [-1] for shape in self.shapes.values())
+        has_open_size = any(-1 in shape[1:] for shape in self.shapes.values())
+        return itertools.product(
+            BATCHES if has_open_batch else BATCHES[:1], SIZES if has_open_size else SIZES[:1]
+        )
 
     @property
     def shares(self):
         return SHARES if any(self.num_rows.values()) else SHARES[:1]
+
+    def describe(self):
+        return ", ".join(f"{name!r} {shape}" for name, shape in self.shapes.items())
+
+    def gives_finite(self, inputs):
+        for runner in (self.builtin, runtime.Runner(self.content, "xnnpack")):
+            outputs = runner(inputs).values()
+            if not all(np.isfinite(value).all() for value in outputs if value.dtype.kind == "f"):
+                return False
+        return True
 
     def draw(self, batch, size, floats, share):
         generator = np.random.default_rng(self.seed)
@@ -87,8 +103,9 @@ class _Drawer:
 
     def _draw(self, generator, name, batch, size, floats, share):
         dtype = np.dtype(self.inputs[name]["dtype"])
-        shape = [int(n) for n in self.inputs[name]["shape_signature"]]
-        shape = [n if n != -1 else size if axis else batch for axis, n in enumerate(shape)]
+        shape = [
+            n if n != -1 else size if axis else batch for axis, n in enumerate(self.shapes[name])
+        ]
         num_rows = self.num_rows[name]
         if num_rows is not None:
             return generator.integers(0, max(1, num_rows // share), shape).astype(dtype)

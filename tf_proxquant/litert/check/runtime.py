@@ -84,12 +84,7 @@ class Runner:
 
     def __call__(self, inputs: Any) -> Tensor:
         """Outputs, a dict by name, for `inputs`, a dict of arrays by name."""
-        shapes = {name: value.shape for name, value in inputs.items()}
-        if shapes != self._shapes:
-            for name, shape in shapes.items():
-                self.interpreter.resize_tensor_input(self.inputs[name]["index"], shape)
-            self.interpreter.allocate_tensors()
-            self._shapes = shapes
+        self.allocate(inputs)
         for name, value in inputs.items():
             self.interpreter.set_tensor(self.inputs[name]["index"], value)
         self.interpreter.invoke()
@@ -97,6 +92,16 @@ class Runner:
             name: self.interpreter.get_tensor(self.outputs[name]["index"])
             for name in self.output_names
         }
+
+    def allocate(self, inputs: Any) -> None:
+        """Prepares for inputs of these shapes. Raises: RuntimeError: if the file cannot be."""
+        shapes = {name: value.shape for name, value in inputs.items()}
+        if shapes != self._shapes:
+            self._shapes = None
+            for name, shape in shapes.items():
+                self.interpreter.resize_tensor_input(self.inputs[name]["index"], shape)
+            self.interpreter.allocate_tensors()
+            self._shapes = shapes
 
     def activations(self, indices: Iterable[int]) -> Iterator[tuple[int, Tensor]]:
         """Yields (index, array) of the tensors among `indices` that the last call computed."""
@@ -231,7 +236,7 @@ def _fit(name, value, details):
         raise ValueError(
             f"Input {name!r} of the file has shape {signature} (-1: any). Received: {value.shape}"
         )
-    return np.ascontiguousarray(quantize(value, details), details["dtype"])
+    return np.asarray(quantize(value, details), details["dtype"], order="C")
 
 
 def quantize(value, details):

@@ -80,8 +80,6 @@ def find_layers(concrete, operators, model):
 
 
 def _way_out(signature, operators=()):
-    if "BitwiseAnd" in operators:
-        return "keras.ops.argmax and argmin look at signs by it: let the model return the scores."
     if any(entry.dtype == "string" for entry in signature.inputs) or any(
         part in name for name in operators for part in _STRINGS
     ):

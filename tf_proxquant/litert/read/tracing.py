@@ -4,6 +4,7 @@ import contextlib
 
 import keras
 
+from tf_proxquant.litert.read import equivalents
 from tf_proxquant.litert.read import signature as signatures
 
 # What layers compute in where LiteRT would need operators that it has only for float32.
@@ -35,7 +36,7 @@ def trace(model, signature):
         tf.TensorSpec(entry.shape, entry.dtype, name=f"input_{place}")
         for place, entry in enumerate(signature.inputs)
     ]
-    with in_float32(model), _new_axes_by_expand_dims():
+    with in_float32(model), equivalents.used():
         graph = tf.function(serve, autograph=False, input_signature=specs)
         concrete = graph.get_concrete_function()
     integers = _turned_into_integers(concrete, signature)
@@ -72,48 +73,6 @@ def _float32_over(variable_dtype):
     policy = keras.dtype_policies.DTypePolicy("float32")
     policy._variable_dtype = variable_dtype
     return policy
-
-
-@contextlib.contextmanager
-def _new_axes_by_expand_dims():
-    """Context in which `tensor[:, None]` is traced as a slice and EXPAND_DIMS.
-
-    The converter knows a STRIDED_SLICE with new axes only where at most one dimension is open, and
-    attention masks, as in Llama and Gemma, have two.
-    """
-    import tensorflow as tf
-
-    original = tf.Tensor.__getitem__
-
-    def getitem(tensor, key, *args, **kwargs):
-        entries = key if isinstance(key, tuple) else (key,)
-        has_new_axis = any(entry is None for entry in entries)
-        if not has_new_axis or tensor.shape.rank is None:
-            return original(tensor, key, *args, **kwargs)
-        kept = tuple(entry for entry in entries if entry is not None)
-        value = original(tensor, kept, *args, **kwargs) if kept else tensor
-        for axis in _new_axes(entries, tensor.shape.rank):
-            value = tf.expand_dims(value, axis)
-        return value
-
-    tf.Tensor.__getitem__ = getitem
-    try:
-        yield
-    finally:
-        tf.Tensor.__getitem__ = original
-
-
-def _new_axes(entries, rank):
-    """Places of the new axes in the result of a slice of a tensor of this rank."""
-    num_given = sum(entry is not None and entry is not Ellipsis for entry in entries)
-    place = 0
-    for entry in entries:
-        if entry is None:
-            yield place
-        if entry is None or isinstance(entry, slice):
-            place += 1
-        elif entry is Ellipsis:
-            place += rank - num_given
 
 
 def _turned_into_integers(concrete, signature):

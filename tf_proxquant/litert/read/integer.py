@@ -5,6 +5,7 @@ from ai_edge_litert.schema_py_generated import QuantizationParametersT, TensorTy
 
 from tf_proxquant.litert.check import runtime
 from tf_proxquant.litert.read import flatbuffer, refusals
+from tf_proxquant.litert.read.weights import find_readers
 
 CALIBRATION_BATCH = 4
 
@@ -53,10 +54,12 @@ def _find_ranges(content, model, data):
     """Smallest and largest value of each activation: dict {tensor index: (float, float)}."""
     runner = runtime.Runner(content, "builtin", keeps_activations=True)
     graph = model.subgraphs[0]
+    # What nobody reads, such as the state that a loop leaves, may hold anything.
+    read = {*find_readers(graph), *(int(i) for i in graph.outputs)}
     activations = [
         index
         for index, tensor in enumerate(graph.tensors)
-        if tensor.type == TensorType.FLOAT32 and model.constant(tensor) is None
+        if tensor.type == TensorType.FLOAT32 and model.constant(tensor) is None and index in read
     ]
     ranges = {}
     for batch, _ in runtime.batches(runner, runtime.name_inputs(runner, data), CALIBRATION_BATCH):

@@ -260,6 +260,11 @@ class ModelsTest(parameterized.TestCase):
         with self.assertRaisesRegex(ValueError, "NaN or infinite"):
             litert.export(model, self.path, "static", representative_data=data)
 
+    def test_static_refuses_outputs_that_vanish(self):
+        model = keras.Sequential([layers.Input((6,)), layers.Rescaling(1e-12), layers.Dense(3)])
+        with self.assertRaisesRegex(ValueError, "outputs vanish.*output_0.*e-1"):
+            litert.export(model, self.path, "static", representative_data=normal(8, 6))
+
 
 class PredictTest(unittest.TestCase):
     def test_inputs_of_different_length_are_refused(self):

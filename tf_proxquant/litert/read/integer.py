@@ -8,6 +8,8 @@ from tf_proxquant.litert.read import flatbuffer, refusals
 from tf_proxquant.litert.read.weights import find_readers
 
 CALIBRATION_BATCH = 4
+# TensorFlow's quantizer widens narrower ranges to this, and nothing is left of the values.
+NARROWEST = 1e-6
 
 
 def check_data(data):
@@ -36,7 +38,9 @@ def to_integer(float_content, data):
 
     model = flatbuffer.Model(float_content)
     graph = model.subgraphs[0]
-    for index, (low, high) in _find_ranges(float_content, model, data).items():
+    ranges = _find_ranges(float_content, model, data)
+    _check_outputs(graph, ranges)
+    for index, (low, high) in ranges.items():
         parameters = graph.tensors[index].quantization or QuantizationParametersT()
         parameters.min, parameters.max = np.float32([low]), np.float32([high])
         graph.tensors[index].quantization = parameters
@@ -48,6 +52,18 @@ def to_integer(float_content, data):
             "TensorFlow's quantizer refuses the file; export it with profile='dynamic'. "
             f"Received: {refusals.first_sentence(error)}"
         ) from error
+
+
+def _check_outputs(graph, ranges):
+    for index in graph.outputs:
+        low, high = ranges.get(int(index), (0, 0))
+        if 0 < high - low < NARROWEST:
+            raise ValueError(
+                "The outputs vanish on the representative data, and integers of 8 bits keep nothing"
+                f" of them. Received: {flatbuffer.layer_name(graph.tensors[index])!r} between "
+                f"{low:.1e} and {high:.1e}. Train the network first, give data as it was trained "
+                "on, or take profile='dynamic'."
+            )
 
 
 def _find_ranges(content, model, data):

@@ -36,10 +36,11 @@ DISTRIBUTIONS = {
 # Table -> column -> method; the first column is the reference.
 TABLES = {
     "Ternary, {-n, 0, +p}": {
-        "optimal": Ternary(optimal=True),
-        "rule": Ternary(),
+        "optimal": Ternary(optimal=True, integer_ratios=False),
+        "rule": Ternary(integer_ratios=False),
         "authors' rule": baselines.authors_ternary,
-        "integer ratios": Ternary(optimal=True, integer_ratios=True),
+        "optimal, whole ratios": Ternary(optimal=True),
+        "rule, whole ratios": Ternary(),
     },
     "Ternary, {-a, 0, +a}": {
         "optimal": Ternary(optimal=True, symmetric=True),
@@ -50,25 +51,27 @@ TABLES = {
     },
     **{
         f"Multi-bit, {bits} bits": {
-            "optimal": MultiBit(bits, optimal=True),
-            "alternating": MultiBit(bits),
+            "optimal": MultiBit(bits, optimal=True, integer_ratios=False),
+            "alternating": MultiBit(bits, integer_ratios=False),
             "authors'": functools.partial(baselines.authors_alternating, bits=bits),
             "PARQ greedy": functools.partial(baselines.parq_greedy, bits=bits),
             "best of 20 restarts": functools.partial(baselines.best_of_restarts, bits=bits),
-            "integer ratios": MultiBit(bits, optimal=True, integer_ratios=True),
+            "optimal, whole ratios": MultiBit(bits, optimal=True),
+            "alternating, whole ratios": MultiBit(bits),
+            **({"mid-rise": Uniform(bits, mid_rise=True)} if bits == 2 else {}),
         }
         for bits in (2, 3, 4)
     },
     **{
         f"Uniform, {bits} bits": {
+            "full range": Uniform(bits, narrow_range=False),
             "default": Uniform(bits),
-            "narrow": Uniform(bits, narrow_range=True),
             **({"mid-rise": Uniform(bits, mid_rise=True)} if bits < 8 else {}),
             "best of 2,000 scales": functools.partial(
-                baselines.best_scale, codes=Uniform(bits).codes
+                baselines.best_scale, codes=Uniform(bits, narrow_range=False).codes
             ),
-            "narrow, scaled to max": functools.partial(
-                baselines.max_scaled, codes=Uniform(bits, narrow_range=True).codes
+            "default, scaled to max": functools.partial(
+                baselines.max_scaled, codes=Uniform(bits).codes
             ),
             "PARQ uniform": functools.partial(baselines.parq_uniform, bits=bits),
         }

@@ -11,6 +11,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "tf_proxquant"
 
 FLOORS = {
     "typing": -1,
+    "checks": -1,
     "quantizers": 0,
     "prox": 0,
     "schedules": 0,
@@ -24,6 +25,7 @@ FLOORS = {
     "litert": 1,
     "callbacks": 2,
     "sensitivity": 2,
+    "snapping": 2,
     "plot": 2,
     "training": 3,
 }

@@ -1,5 +1,6 @@
 """The interface of a quantizer, and the nearest level."""
 
+import inspect
 import itertools
 import math
 
@@ -24,8 +25,10 @@ class Quantizer:
 
     Args:
       axis: None for one set of levels per tensor; an int or a tuple of ints for the axes that
-        keep their own levels (-1 is the output channel of Dense and Conv2D kernels). Groups
-        are in row-major order of the kept axes.
+        keep their own levels. Groups are in row-major order of the kept axes. Where a quantizer
+        is applied to the variables of Keras layers (an optimizer, `pq.snap`, `pq.sensitivity`),
+        -1 means the output channel of the layer, whichever axes that is in its kernel; see
+        `selection.channel_axis`. Called on a tensor, every axis is meant literally.
 
     Attributes:
       regularizer: "l1" or "l2", the penalty that ProxQuant uses by default.
@@ -103,6 +106,7 @@ class Quantizer:
         return self.nearest(weights, self.levels(weights))
 
     def get_config(self):
+        check_is_complete(self)
         return {"axis": list(self.axis) if isinstance(self.axis, tuple) else self.axis}
 
     @classmethod
@@ -111,13 +115,42 @@ class Quantizer:
             return cls(**config)
         except TypeError as error:
             raise ValueError(
-                f"{cls.__name__} was saved by another version: {error}. Load it with the version "
-                f"of tf_proxquant that wrote it. Received: config={config!r}."
+                f"{cls.__name__} cannot be made from its config: {error}. Either its `get_config` "
+                "does not return what `__init__` takes, or another version of tf_proxquant wrote "
+                f"it: load it with that one. Received: config={config!r}."
             ) from error
 
     def __repr__(self):
-        config = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
+        try:
+            config = self.get_config()
+        except ValueError:  # a class of the user's own that does not say what it is made from
+            config = {name: value for name, value in vars(self).items() if name[0] != "_"}
+        config = ", ".join(f"{name}={value!r}" for name, value in config.items())
         return f"{type(self).__name__}({config})"
+
+
+def check_is_complete(quantizer):
+    """Raises ValueError if a class takes other arguments than its inherited `get_config` writes.
+
+    Such an object trains, but rebuilt from its config it would have other values.
+    """
+    made_by, described_by = (
+        next(c for c in type(quantizer).__mro__ if name in vars(c))
+        for name in ("__init__", "get_config")
+    )
+    if issubclass(described_by, made_by):
+        return
+    parameters = inspect.signature(made_by.__init__).parameters.values()
+    taken = {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    takes_more = any(p.kind == p.VAR_KEYWORD for p in parameters)
+    written = set(inspect.signature(described_by.__init__).parameters)
+    if taken - written or (written - taken and not takes_more):
+        raise ValueError(
+            f"{made_by.__name__} cannot be saved: it takes {sorted(taken - {'self'})}, and the "
+            f"`get_config` of {described_by.__name__}, which it inherits, writes "
+            f"{sorted(written - {'self'})}. Give it a `get_config` that returns a dict of its "
+            "arguments. Training and exporting need none."
+        )
 
 
 def midpoint(lower, upper):
@@ -133,22 +166,6 @@ def midpoint(lower, upper):
 def register(quantizer_class):
     """Registers a quantizer for saving, as `tf_proxquant>Name`."""
     return keras.saving.register_keras_serializable("tf_proxquant")(quantizer_class)
-
-
-def check_flag(name, value):
-    """Raises ValueError unless `value` is True or False."""
-    if not isinstance(value, bool):
-        raise ValueError(f"`{name}` must be True or False. Received: {name}={value!r}")
-    return value
-
-
-def check_int(name, value, low, high):
-    """Raises ValueError unless `value` is an int from `low` to `high`."""
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise ValueError(
-            f"`{name}` must be an integer from {low} to {high}. Received: {name}={value!r}"
-        )
-    return value
 
 
 def constant(value, like):

@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from tf_proxquant import checks
 from tf_proxquant.quantizers.alternating import (
     alternating_pair,
     alternating_scales,
@@ -10,7 +11,7 @@ from tf_proxquant.quantizers.alternating import (
     refine_scales,
     signed_sums,
 )
-from tf_proxquant.quantizers.base import Quantizer, check_flag, check_int, constant, register
+from tf_proxquant.quantizers.base import Quantizer, constant, register
 from tf_proxquant.quantizers.groups import row_mean
 from tf_proxquant.quantizers.integers import integer_multiples
 from tf_proxquant.quantizers.prefix import finite_rows, prefix_sums
@@ -37,9 +38,11 @@ class MultiBit(Quantizer):
       rounds: int >= 1, number of fits of the scales; 1 is greedy.
       optimal: whether to look for the least squared error.
       axis: axes that keep their own levels; see `Quantizer`.
-      integer_ratios: whether to move the levels to whole multiples k * s, |k| <= 127, of one
-        scale, so that the weights fit one int8 tensor exactly; see `integer_multiples`. They are
-        then no longer exact signed sums.
+      integer_ratios: whether the levels are whole multiples k * s, |k| <= 127, of one scale, so
+        that one int8 tensor stores the weights exactly: each level is float32(s * k) bit for
+        bit, in float32 and in float64, and rounded to the dtype in float16 and bfloat16. With 3
+        and 4 bits they are then signed sums only up to 1 / 254 of the largest level. False takes
+        the paper's levels as they are, which a file stores only as float32 or in a slower form.
 
     Example:
       >>> import numpy as np
@@ -59,13 +62,13 @@ class MultiBit(Quantizer):
         optimal: bool = False,
         axis: Axis = None,
         *,
-        integer_ratios: bool = False,
+        integer_ratios: bool = True,
     ):
         super().__init__(axis)
-        self.bits = check_int("bits", bits, 1, 4)
-        self.rounds = check_int("rounds", rounds, 1, 1000)
-        self.optimal = check_flag("optimal", optimal)
-        self.integer_ratios = check_flag("integer_ratios", integer_ratios)
+        self.bits = checks.check_integer("bits", bits, 1, 4)
+        self.rounds = checks.check_integer("rounds", rounds, 1, 1000)
+        self.optimal = checks.check_flag("optimal", optimal)
+        self.integer_ratios = checks.check_flag("integer_ratios", integer_ratios)
 
     @property
     def sorts(self) -> bool:

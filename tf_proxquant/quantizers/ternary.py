@@ -4,7 +4,8 @@ import math
 
 from keras import ops
 
-from tf_proxquant.quantizers.base import Quantizer, check_flag, constant, register
+from tf_proxquant import checks
+from tf_proxquant.quantizers.base import Quantizer, constant, register
 from tf_proxquant.quantizers.groups import row_mean, row_sum
 from tf_proxquant.quantizers.integers import integer_multiples
 from tf_proxquant.quantizers.prefix import finite_rows, prefix_sums
@@ -33,8 +34,11 @@ class Ternary(Quantizer):
       optimal: True for the exact least-squares levels, False for the paper's rule.
       axis: axes that keep their own levels; see `Quantizer`.
       relative_to: "mean" or "max", the size of the |w| of each group that `threshold` multiplies.
-      integer_ratios: whether to move n and p to whole multiples k * s, 1 <= k <= 127, of one
-        scale, so that the weights fit one int8 tensor exactly; see `integer_multiples`.
+      integer_ratios: whether n and p are whole multiples k * s, k <= 127, of one scale, so that
+        one int8 tensor stores the weights exactly: each level is float32(s * k) bit for bit, in
+        float32 and in float64, and rounded to the dtype in float16 and bfloat16. Moves n / p by
+        at most 1 / 254. False takes the paper's n and p as they are, which a file stores only
+        as float32 or in a slower form.
 
     Example:
       >>> import numpy as np
@@ -57,13 +61,10 @@ class Ternary(Quantizer):
         axis: Axis = None,
         *,
         relative_to: str = "mean",
-        integer_ratios: bool = False,
+        integer_ratios: bool = True,
     ):
         super().__init__(axis)
-        if relative_to not in ("mean", "max"):
-            raise ValueError(
-                f'`relative_to` must be "mean" or "max". Received: relative_to={relative_to!r}'
-            )
+        self.relative_to = checks.check_choice("relative_to", relative_to, ("mean", "max"))
         is_number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
         if not is_number or not 0 <= threshold < math.inf:
             raise ValueError(
@@ -76,10 +77,9 @@ class Ternary(Quantizer):
                 f"largest, and all would be 0. Received: threshold={threshold!r}. TTQ uses 0.05."
             )
         self.threshold = float(threshold)
-        self.symmetric = check_flag("symmetric", symmetric)
-        self.optimal = check_flag("optimal", optimal)
-        self.relative_to = relative_to
-        self.integer_ratios = check_flag("integer_ratios", integer_ratios)
+        self.symmetric = checks.check_flag("symmetric", symmetric)
+        self.optimal = checks.check_flag("optimal", optimal)
+        self.integer_ratios = checks.check_flag("integer_ratios", integer_ratios)
 
     @property
     def sorts(self) -> bool:
@@ -97,7 +97,7 @@ class Ternary(Quantizer):
             upper = masked_mean(rows, rows >= cutoffs[1])
             sides = ops.concatenate([lower, upper], axis=1)
             if self.integer_ratios:
-                sides = integer_multiples(sides, self._counts(rows, sides))
+                sides = self._whole_sides(rows, sides)
         # Where a weight is not finite, neither is its cutoff by the rule: the zero level says so.
         factor = cutoffs[0] if factor is None else factor
         zero = ops.where(ops.isfinite(factor), constant(0, rows), factor)
@@ -122,11 +122,15 @@ class Ternary(Quantizer):
         lower = best_head(ops.maximum(-ascending, zero))
         return lower, best_head(ops.maximum(ops.flip(ascending, axis=1), zero))
 
-    def _counts(self, rows, sides):
-        """How many weights of each row are nearest to -n and to +p, as a share of all."""
+    def _whole_sides(self, rows, sides):
+        """`sides` as whole multiples of one scale; they count by the weights nearest to them."""
         below = row_mean(ops.cast(rows < -sides[:, :1] / 2, rows.dtype))
         above = row_mean(ops.cast(rows >= sides[:, 1:] / 2, rows.dtype))
-        return ops.concatenate([below, above], axis=1)
+        swapped = sides[:, :1] > sides[:, 1:]
+        whole = integer_multiples(
+            _swap(sides, swapped), _swap(ops.concatenate([below, above], axis=1), swapped)
+        )
+        return _swap(whole, swapped)
 
     def get_config(self):
         return {
@@ -137,6 +141,11 @@ class Ternary(Quantizer):
             "relative_to": self.relative_to,
             "integer_ratios": self.integer_ratios,
         }
+
+
+def _swap(pairs, where):
+    """Exchanges the two columns of the rows with `where`, (groups, 1)."""
+    return ops.where(where, ops.flip(pairs, axis=1), pairs)
 
 
 def masked_mean(rows, mask):

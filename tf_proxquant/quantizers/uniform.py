@@ -3,8 +3,10 @@
 import numpy as np
 from keras import ops
 
-from tf_proxquant.quantizers.base import Quantizer, check_flag, check_int, constant, register
+from tf_proxquant import checks
+from tf_proxquant.quantizers.base import Quantizer, constant, register
 from tf_proxquant.quantizers.groups import as_weights, at_least_float32, row_mean
+from tf_proxquant.quantizers.integers import short_scale
 from tf_proxquant.typing import Axis, Tensor
 
 ROUNDS = 3
@@ -15,9 +17,11 @@ class Uniform(Quantizer):
     """Equally spaced levels, whole multiples k * s of the scale of least squared error.
 
     The codes k are
-        -2^(bits-1) .. 2^(bits-1) - 1             by default
-        -2^(bits-1) + 1 .. 2^(bits-1) - 1         with `narrow_range`
-        the odd -2^bits + 1 .. 2^bits - 1         with `mid_rise`: no level at 0
+        -2^(bits-1) + 1 .. 2^(bits-1) - 1         by default: 3 levels for 2 bits
+        -2^(bits-1) .. 2^(bits-1) - 1             with `narrow_range=False`
+        the odd -2^bits + 1 .. 2^bits - 1         with `mid_rise`: no level at 0, all 2^bits codes
+    and each level is float32(s * k) bit for bit, in float32 and in float64, and rounded to the
+    dtype in float16 and bfloat16.
 
     The squared error is a piecewise quadratic function of s, with a kink wherever a weight
     changes its code, and can have many local minima. It is evaluated at scales whose largest
@@ -29,8 +33,9 @@ class Uniform(Quantizer):
     Args:
       bits: 2 to 8; 1 to 7 with `mid_rise`, so that codes fit one signed byte.
       axis: axes that keep their own levels; see `Quantizer`.
-      narrow_range: whether to leave out the most negative code, for hardware that wants a
-        symmetric range.
+      narrow_range: whether to leave out the most negative code, which has no opposite and which
+        not every kernel of a runtime computes rightly. None = True, but for `mid_rise`, whose
+        range is symmetric already.
       mid_rise: whether the levels lie around 0 rather than at it.
 
     Example:
@@ -40,17 +45,24 @@ class Uniform(Quantizer):
     """
 
     def __init__(
-        self, bits: int, axis: Axis = None, *, narrow_range: bool = False, mid_rise: bool = False
+        self,
+        bits: int,
+        axis: Axis = None,
+        *,
+        narrow_range: bool | None = None,
+        mid_rise: bool = False,
     ):
         super().__init__(axis)
-        self.narrow_range = check_flag("narrow_range", narrow_range)
-        self.mid_rise = check_flag("mid_rise", mid_rise)
+        self.mid_rise = checks.check_flag("mid_rise", mid_rise)
+        if narrow_range is None:
+            narrow_range = not mid_rise
+        self.narrow_range = checks.check_flag("narrow_range", narrow_range)
         if narrow_range and mid_rise:
             raise ValueError(
                 "`mid_rise` levels are symmetric already: set at most one of `narrow_range` and "
                 "`mid_rise`. Received: narrow_range=True, mid_rise=True"
             )
-        self.bits = check_int("bits", bits, *((1, 7) if mid_rise else (2, 8)))
+        self.bits = checks.check_integer("bits", bits, *((1, 7) if mid_rise else (2, 8)))
 
     @property
     def codes(self) -> np.ndarray:
@@ -95,7 +107,9 @@ class Uniform(Quantizer):
         for _ in range(ROUNDS):
             scale = self._refine(rows, scale)
         # The mean tells whether a weight is not finite; under XLA a maximum passes over NaN.
-        scale = ops.where(mean > 0, scale, mean)
+        # Products that are exact for codes up to 127 would leave the scale an error of 8e-6.
+        largest = self.codes[-1] if self.codes[-1] < 2**6 else 1
+        scale = ops.where(mean > 0, short_scale(scale, float(largest)), mean)
         return scale * constant(self.codes, rows)
 
     def _best(self, rows, largest, best, exponent, count):

@@ -1,0 +1,48 @@
+"""Checks of arguments: each returns the value in its plain type or raises ValueError.
+
+A message says the name, what is expected and, last, what was received.
+"""
+
+import math
+from typing import Any
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Returns `value` if it is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"`{name}` must be True or False. Received: {name}={value!r}")
+    return value
+
+
+def check_choice(name: str, value: Any, choices: tuple) -> Any:
+    """Returns `value` if it is one of `choices`."""
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
+        expected = " or ".join(", ".join(map(repr, choices)).rsplit(", ", 1)).replace("'", '"')
+        raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
+    return value
+
+
+def check_integer(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """Returns `value`, an int or an integer of NumPy, as an int from `low` to `high`."""
+    try:
+        integer = value.__index__()
+    except AttributeError:
+        integer = None
+    is_inside = integer is not None and low <= integer and (high is None or integer <= high)
+    if not is_inside or isinstance(value, bool):
+        expected = f"of at least {low}" if high is None else f"from {low} to {high}"
+        raise ValueError(f"`{name}` must be an integer {expected}. Received: {name}={value!r}")
+    return integer
+
+
+def check_number(name: str, value: Any, low: float = 0.0, high: float = math.inf) -> float:
+    """Returns `value`, a real number of Python or NumPy, as a finite float from `low` to `high`."""
+    is_scalar = getattr(value, "ndim", None) == 0 and getattr(value, "dtype", "O").kind in "iuf"
+    is_number = (isinstance(value, (int, float)) and not isinstance(value, bool)) or is_scalar
+    if not is_number:
+        raise ValueError(f"`{name}` must be a number. Received: {name}={value!r}")
+    number = float(value)
+    if not math.isfinite(number) or not low <= number <= high:
+        expected = f"at least {low:g}" + ("" if high == math.inf else f" and at most {high:g}")
+        raise ValueError(f"`{name}` must be finite and {expected}. Received: {name}={value!r}")
+    return number

@@ -13,7 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 MODULES = (
     "quantizers", "prox", "schedules", "selection", "optimizers", "callbacks", "metrics", "plot",
-    "sensitivity", "models", "datasets", "litert",
+    "sensitivity", "snapping", "models", "datasets", "litert",
 )  # fmt: skip
 
 

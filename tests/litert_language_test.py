@@ -52,8 +52,10 @@ class OtherModelsTest(unittest.TestCase):
         self.assertEqual(len(pairs), num_quantized)
         for variable, quantizer in pairs:
             rows = keras.ops.convert_to_numpy(variable)
-            rows = rows if quantizer.axis == 0 else np.moveaxis(rows, -1, 0)
-            counts = [len(np.unique(row)) for row in rows.reshape(len(rows), -1)]
+            axes = np.atleast_1d(quantizer.axis)  # of attention, heads and their dimensions
+            num_groups = np.prod([rows.shape[axis] for axis in axes])
+            rows = np.moveaxis(rows, axes, range(len(axes))).reshape(num_groups, -1)
+            counts = [len(np.unique(row)) for row in rows]
             self.assertLessEqual(max(counts), 4, variable.path)
         expected = model.evaluate(x, y, verbose=0, return_dict=True)["perplexity"]
         self.assertLess(expected, 4)

@@ -16,10 +16,11 @@ try:
         schedules,
         selection,
     )
-    from tf_proxquant.optimizers import ProxConnect, ProxQuant, snap
+    from tf_proxquant.optimizers import ProxConnect, ProxQuant
     from tf_proxquant.quantizers import Binary, MultiBit, Ternary, Uniform
     from tf_proxquant.selection import select_kernels
     from tf_proxquant.sensitivity import sensitivity
+    from tf_proxquant.snapping import snap
 except ImportError as error:
     # Where Keras is not installed, as on a device, archives expand all the same.
     _missing = error

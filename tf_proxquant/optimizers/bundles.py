@@ -4,6 +4,7 @@ A network has many small kernels. One operation on all of them costs less than o
 takes much less time to trace and to compile. Where there is nothing to fit, each stays alone.
 """
 
+import copy
 import itertools
 import json
 import math
@@ -36,7 +37,9 @@ class Bundle:
         self._axis = quantizer.axis
         self._shapes = [tuple(v.shape) for v in variables]
         if len(variables) > 1:
-            self.quantizer = type(quantizer).from_config({**quantizer.get_config(), "axis": 0})
+            # A copy: a quantizer of the user's own may not say what it is made from.
+            self.quantizer = copy.copy(quantizer)
+            self.quantizer.axis = 0
 
     def join(self, tensors):
         """Returns one tensor of `tensors`, a list in the order and shapes of the variables."""
@@ -84,15 +87,23 @@ def make_bundles(pairs):
 
 
 def _key(variable, quantizer):
-    config = quantizer.get_config()
     size = math.prod(variable.shape)
     # Binary fits one mean or nothing, which is not worth a copy.
     is_short = isinstance(quantizer, Binary)
-    if is_short or not 0 < size <= LARGEST or "axis" not in config:
+    if is_short or not 0 < size <= LARGEST:
         return id(variable)
     length = size // groups.count(variable.shape, quantizer.axis)
     dtype = backend.standardize_dtype(variable.dtype)
-    return type(quantizer), json.dumps(config, sort_keys=True, default=repr), dtype, length
+    return _identity(quantizer), dtype, length
+
+
+def _identity(quantizer):
+    """Equal for quantizers that are made from equal arguments, where they say so."""
+    try:
+        config = json.dumps(quantizer.get_config(), sort_keys=True, default=repr)
+    except ValueError:
+        return id(quantizer)
+    return type(quantizer), config
 
 
 def _split(tensor, sizes):

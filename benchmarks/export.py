@@ -29,7 +29,7 @@ from tf_proxquant.litert.read import convert
 
 BINARY = [-0.1, 0.1]
 TERNARY = [-0.1, 0, 0.1]
-TWO_BITS = [-0.1311, -0.0519, 0.0519, 0.1311]
+TWO_BITS = [-0.12, -0.04, 0.04, 0.12]
 KERNELS = ("kernel", "embeddings")
 SECONDS = 1.0  # of timing for each file and set of kernels
 
@@ -80,7 +80,8 @@ def networks(toy):
     """Dict {name: (function that builds the model, levels, profiles)}."""
     image, width, words = ((16, 16, 3), 64, 200) if toy else ((32, 32, 3), 1024, 10_000)
     depth, blocks = (8, 3) if toy else (20, 9)
-    images, dense = ("fast", "small", "balanced"), ("fast", "small", "dynamic")
+    images = ("fast", "portable", "small", "balanced", "dynamic")
+    dense = ("fast", "portable", "small", "dynamic")
 
     def resnet():
         return models.resnet(depth, image, 10)

@@ -4,10 +4,11 @@
     python -m benchmarks.post_training --toy    # seconds, shows that it runs
 
 A ResNet-8 learns digits in full precision (1,437 images); its weights are put on levels by
-`pq.snap` without any training, the first and last layer at 8 bits or all alike, and exported. Beside it the
-same trained network goes through TensorFlow's converter (dynamic range) and, where the package
-litert-quantizer is installed, its 8- and 4-bit dynamic recipes. Prints the accuracy of each file on
-the 360 test images, scored by the interpreter, as mean and spread over the seeds, and the size.
+`pq.snap` without any training, the first and last layer at 8 bits or all alike, and exported.
+Beside it the same trained network goes through TensorFlow's converter (dynamic range) and, where
+the package litert-quantizer is installed, its 8- and 4-bit dynamic recipes. Prints the accuracy of
+each file on the 360 test images, scored by the interpreter, as mean and spread over the seeds, and
+the size.
 """
 
 import argparse

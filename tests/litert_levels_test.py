@@ -50,6 +50,18 @@ class LevelsTest(unittest.TestCase):
         values[-1, -1] *= 1.01
         self.assertIsNone(levels.integer_grid(values, 7))
 
+    def test_a_blurred_grid_comes_back_with_its_own_small_codes(self):
+        """Rounded products of +-1 .. +-3 are often exact with codes many times as large."""
+        scales, factors = RANDOM.uniform(0.5, 1.5, (2, 4000, 1)).astype("float32")
+        whole = np.float32([[-3, -2, -1, 0, 1, 2, 3]])
+        blurred = factors * (scales * whole)
+        self.assertIsNone(levels.integer_grid(blurred, 3))
+        restored = levels.undo_blur(blurred, 0, 2)
+        np.testing.assert_array_equal(
+            levels.integer_grid(restored, 3)[1], np.tile(whole, (4000, 1))
+        )
+        np.testing.assert_array_max_ulp(restored, blurred, 2)
+
     def test_a_large_tensor_on_no_grid_is_given_up_early(self):
         """A table with 60 values per row, all distinct, of which no row is on a grid."""
         values = np.sort(RANDOM.uniform(1, 1.2, (100_000, 60)).astype("float32"), axis=1)

@@ -14,6 +14,7 @@ _HOMES = {
     "export": "exporting",
     "inspect": "inspecting",
     "predict": "check.runtime",
+    "preview": "exporting",
     "summary": "summarizing",
 }
 
@@ -39,5 +40,6 @@ __all__ = [
     "export",
     "inspect",
     "predict",
+    "preview",
     "summary",
 ]

@@ -192,15 +192,17 @@ def undo_blur(weights, axis, max_ulps):
 
     Folding BatchNorm rounds factor * (scale * k) for every k by itself, so that the levels of a
     channel are no longer float32(scale * k) for one scale: 40 % of the channels with levels
-    -7 .. 7. Two levels {-s, s}, or three with 0 between, stay exact.
+    -7 .. 7. Two levels {-s, s}, or three with 0 between, stay exact. What is blurred may still be
+    exact with codes that are several times as large, which would cost bits: the smallest codes
+    within `max_ulps` are taken.
 
     Args:
       weights: float32 array.
       axis: channel axis, or None.
       max_ulps: the most units in the last place that a weight may move.
 
-    Returns: the moved weights, with as many distinct values per channel as before, or None if they
-      lie on no grid of codes -128 .. 127.
+    Returns: the weights on the grid, moved or not, with as many distinct values per channel as
+      before, or None if they lie on no grid of codes -128 .. 127.
     """
     found = read_levels(weights, axis)
     if found is None:

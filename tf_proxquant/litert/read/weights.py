@@ -89,11 +89,9 @@ def restore_grids(content, max_ulps):
     moved = set()
     for weight in find_weights(model) if max_ulps else ():
         axes = levels.channel_axes(weight.values.ndim)
-        if any(levels.is_on_grid(weight.values, axis) for axis in axes):
-            continue
         found = (levels.undo_blur(weight.values, axis, max_ulps) for axis in axes)
         values = next((values for values in found if values is not None), None)
-        if values is not None:
+        if values is not None and not np.array_equal(values, weight.values):
             tensor = model.subgraphs[weight.graph].tensors[weight.index]
             tensor.buffer = model.add_buffer(np.ascontiguousarray(values))
             moved.add(weight.key)

@@ -45,7 +45,8 @@ doctest: .venv/installed
 docs: .venv/installed
 	PYTHONPATH=. $(BIN)/python docs/api.py
 
-BENCHMARKS = accuracy activations archive automatic binary_level export frozen language optimizer_step post_training quantizers scale zoo
+BENCHMARKS = accuracy activations archive automatic binary_level export first_step frozen language \
+  optimizer_step post_training quantizers scale zoo
 
 toy-benchmarks: .venv/installed
 	set -e; for name in $(BENCHMARKS); do \

@@ -67,7 +67,7 @@ def optimizers(inner, jit_compile):
         "binary, freeze_step set": prox_quant(pq.Binary(), clip=1.0, **frozen_later),
         "binary, mean per channel": prox_quant(pq.Binary(scale="mean", axis=-1)),
         "the same, concave, auto": prox_quant(
-            pq.Binary(scale="mean", axis=-1), "auto", regularizer="concave", **frozen_later
+            pq.Binary(scale="mean", axis=-1), "auto", prox="concave", **frozen_later
         ),
         "ternary rule": prox_quant(pq.Ternary(), clip=1.0),
         "ternary rule, freeze_step set": prox_quant(pq.Ternary(), clip=1.0, **frozen_later),

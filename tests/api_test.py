@@ -70,13 +70,14 @@ class PublicNamesTest(unittest.TestCase):
             pq.Ternary: "threshold symmetric optimal axis",
             pq.MultiBit: "bits rounds optimal axis",
             pq.Uniform: "bits axis",
-            pq.ProxQuant: "inner_optimizer quantizer strength regularizer select clip freeze_step",
-            pq.ProxConnect: "inner_optimizer quantizer strength prox select clip freeze_step",
+            pq.ProxQuant: "inner_optimizer quantizer strength prox memory select clip",
+            pq.ProxConnect: "inner_optimizer quantizer strength prox memory select clip",
             pq.schedules.Linear: "rate every",
             pq.schedules.Sigmoid: "start end steepness",
             pq.select_kernels: "model skip_first skip_last skip",
             pq.prox.prox_l1: "weights quantized tau",
             pq.prox.prox_l2: "weights quantized tau",
+            pq.prox.relax: "weights quantized theta",
             pq.prox.prox_piecewise_affine: "weights levels inverse_slope",
             pq.metrics.sign_changes: "before after",
             pq.metrics.quantization_error: "weights quantized",
@@ -93,7 +94,8 @@ class PublicNamesTest(unittest.TestCase):
         self.assertEqual((pq.Binary.regularizer, pq.Ternary.regularizer), ("l1", "l2"))
         self.assertEqual(pq.Ternary().threshold, 0.7)
         optimizer = pq.ProxQuant("adam", pq.Binary(), 1.0)
-        self.assertIsNone(optimizer.regularizer)
+        self.assertEqual((optimizer.prox, optimizer.memory), (None, 0.0))
+        self.assertEqual(pq.ProxConnect("adam", pq.Binary()).memory, 1.0)
         self.assertEqual(optimizer.name, "prox_quant")
 
     def test_an_unknown_name_is_an_attribute_error(self):

@@ -39,7 +39,7 @@ def train(optimizer, devices):
 
 for make in (
     lambda: pq.ProxQuant("adam", pq.Ternary(), 1.0, freeze_step=5),
-    lambda: pq.ProxQuant("adam", pq.Binary(), 1.0, regularizer="concave", freeze_step=5),
+    lambda: pq.ProxQuant("adam", pq.Binary(), 1.0, prox="concave", freeze_step=5),
     lambda: pq.ProxConnect("adam", pq.Binary(), clip=1.0, freeze_step=7),
     lambda: pq.ProxConnect("adam", pq.Binary(), clip=1.0),
     lambda: pq.ProxQuant("adam", pq.Binary(), 1e4),

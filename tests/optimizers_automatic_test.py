@@ -21,9 +21,9 @@ def pulled(optimizer, values, steps, gradient=0.0):
     return ops.convert_to_numpy(variable)
 
 
-def automatic(regularizer, quantizer, learning_rate=0.01, freeze_step=20, **arguments):
+def automatic(name, quantizer, learning_rate=0.01, freeze_step=20, **arguments):
     return pq.ProxQuant(
-        keras.optimizers.SGD(learning_rate), quantizer, "auto", regularizer=regularizer,
+        keras.optimizers.SGD(learning_rate), quantizer, "auto", prox=name,
         freeze_step=freeze_step, **arguments,
     )  # fmt: skip
 
@@ -32,9 +32,9 @@ class ProxQuantTest(unittest.TestCase):
     VALUES = ((0.3, -0.02), (0.004, 0.2), (-0.7, -0.1))
 
     def test_the_pull_is_the_same_at_every_learning_rate(self):
-        for regularizer in PENALTIES:
+        for name in PENALTIES:
             results = [
-                pulled(automatic(regularizer, pq.Binary("mean"), rate), self.VALUES, 7)
+                pulled(automatic(name, pq.Binary("mean"), rate), self.VALUES, 7)
                 for rate in (1e-4, 0.1, keras.optimizers.schedules.CosineDecay(0.1, 9))
             ]
             for result in results[1:]:
@@ -44,9 +44,9 @@ class ProxQuantTest(unittest.TestCase):
     def test_the_path_scales_with_each_group_of_weights(self):
         # A power of two, so that scaling rounds nothing.
         scales = np.array([1.0, 2.0**-9], "float32")
-        for regularizer in PENALTIES:
+        for name in PENALTIES:
             one, other = (
-                pulled(automatic(regularizer, pq.Binary("mean", axis=-1)), values, 12)
+                pulled(automatic(name, pq.Binary("mean", axis=-1)), values, 12)
                 for values in (self.VALUES, self.VALUES * scales)
             )
             np.testing.assert_array_equal(one * scales, other)
@@ -59,27 +59,25 @@ class ProxQuantTest(unittest.TestCase):
             self.assertAlmostEqual(pulled(optimizer, [0.25], 20)[0], expected, places=5)
         # Levels {-4, 0, 4}: the half distance is 2.
         strength = pq.schedules.TotalPull(steps=20, total=0.25)
-        optimizer = pq.ProxQuant(
-            keras.optimizers.SGD(0.1), FixedTernary(), strength, regularizer="l1"
-        )
+        optimizer = pq.ProxQuant(keras.optimizers.SGD(0.1), FixedTernary(), strength, prox="l1")
         self.assertAlmostEqual(pulled(optimizer, [1.5], 20)[0], 1.0, places=5)
 
     def test_auto_takes_the_total_of_each_penalty(self):
-        for regularizer, total in pq.ProxQuant.TOTAL_PULL.items():
+        for name, total in pq.ProxQuant.TOTAL_PULL.items():
             explicit = pq.ProxQuant(
                 keras.optimizers.SGD(0.1), pq.Binary("mean"),
-                pq.schedules.TotalPull(steps=20, total=total), regularizer=regularizer,
+                pq.schedules.TotalPull(steps=20, total=total), prox=name,
             )  # fmt: skip
             np.testing.assert_allclose(
-                pulled(automatic(regularizer, pq.Binary("mean")), self.VALUES, 15),
+                pulled(automatic(name, pq.Binary("mean")), self.VALUES, 15),
                 pulled(explicit, self.VALUES, 15),
                 rtol=1e-6,
             )
 
     def test_against_a_steady_gradient_the_weights_arrive_before_the_snap(self):
-        for regularizer in ("l1", "concave"):
+        for name in ("l1", "concave"):
             for rate in (1e-3, 1e-2):
-                optimizer = automatic(regularizer, pq.Binary("mean"), rate, freeze_step=200)
+                optimizer = automatic(name, pq.Binary("mean"), rate, freeze_step=200)
                 found = pulled(optimizer, self.VALUES, 199, gradient=0.1)
                 np.testing.assert_allclose(found, pq.Binary("mean")(found), rtol=0.02)
 
@@ -111,10 +109,6 @@ class RefusalTest(unittest.TestCase):
     def test_another_string_is_refused(self):
         with self.assertRaisesRegex(ValueError, "strength='automatic'"):
             pq.ProxQuant("adam", pq.Binary(), "automatic", freeze_step=9)
-
-    def test_a_lazy_l1_has_no_automatic_strength(self):
-        with self.assertRaisesRegex(ValueError, "no automatic strength"):
-            pq.ProxConnect("adam", pq.Binary(), "auto", prox="l1", freeze_step=9)
 
     def test_a_total_of_zero_is_refused(self):
         with self.assertRaisesRegex(ValueError, "total=0"):

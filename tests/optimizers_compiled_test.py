@@ -65,9 +65,9 @@ SHAPES = [(3, 3, 4, 8), (3, 3, 8, 8), (3, 3, 8, 8), (20, 8), (8,)]
 class CompiledTest(unittest.TestCase):
     def test_same_as_not_compiled(self):
         methods = {
-            "l1": lambda q, **a: proxquant(q, regularizer="l1", clip=1.0, **a),
-            "l2": lambda q, **a: proxquant(q, regularizer="l2", **a),
-            "concave": lambda q, **a: proxquant(q, regularizer="concave", **a),
+            "l1": lambda q, **a: proxquant(q, prox="l1", clip=1.0, **a),
+            "l2": lambda q, **a: proxquant(q, prox="l2", **a),
+            "concave": lambda q, **a: proxquant(q, prox="concave", **a),
             "parq": lambda q, **a: pq.ProxConnect(
                 keras.optimizers.Adam(0.01), q, 0.5, prox="piecewise_affine", **a
             ),

@@ -25,10 +25,10 @@ OPTIMIZERS = {
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.01, 20)),
         pq.Uniform(3, axis=-1),
         2.0,
-        regularizer="l1",
+        prox="l1",
     ),
     "concave": lambda: pq.ProxQuant(
-        "adam", pq.Binary(scale="mean", axis=-1), 5.0, regularizer="concave", freeze_step=12
+        "adam", pq.Binary(scale="mean", axis=-1), 5.0, prox="concave", freeze_step=12
     ),
     "restarted": lambda: pq.ProxQuant(  # saved in the middle of a period
         pq.optimizers.RestartedAdam(0.01, every=6, beta_1=0.8), pq.Ternary(), 1.0

@@ -72,9 +72,9 @@ class ProxQuantStepTest(unittest.TestCase):
         self.assertFalse(on_grid(found["head/kernel"]))
         self.assertFalse(on_grid(found["hidden/bias"]))
 
-    def test_regularizer_overrides_the_quantizers_default(self):
+    def test_prox_overrides_the_quantizers_default(self):
         variable = keras.Variable([0.5], name="kernel")
-        optimizer = pq.ProxQuant(keras.optimizers.SGD(1.0), pq.Binary(), 1.0, regularizer="l2")
+        optimizer = pq.ProxQuant(keras.optimizers.SGD(1.0), pq.Binary(), 1.0, prox="l2")
         optimizer.apply_gradients([(ops.zeros(1), variable)])
         np.testing.assert_allclose(ops.convert_to_numpy(variable), [0.75])
 
@@ -90,10 +90,10 @@ class ProxQuantStepTest(unittest.TestCase):
                 ops.convert_to_numpy(fused), ops.convert_to_numpy(ops.clip(expected, -clip, clip))
             )
 
-    def test_the_concave_regularizer_pushes_away_from_zero_by_the_factor_of_the_prox(self):
+    def test_the_concave_prox_pushes_away_from_zero_by_the_factor_of_the_prox(self):
         variable = keras.Variable([0.25, -0.125, 0.9, 0.0], name="kernel")
         optimizer = pq.ProxQuant(
-            keras.optimizers.SGD(1.0), pq.Binary(), 0.5, regularizer="concave", clip=1.0
+            keras.optimizers.SGD(1.0), pq.Binary(), 0.5, prox="concave", clip=1.0
         )
         optimizer.apply_gradients([(ops.zeros(4), variable)])
         np.testing.assert_allclose(ops.convert_to_numpy(variable), [0.5, -0.25, 1.0, 0.0])
@@ -196,7 +196,7 @@ class RefusalTest(unittest.TestCase):
             "strength=-1": lambda: pq.ProxQuant(adam(), pq.Binary(), -1.0),
             "strength=nan": lambda: pq.ProxQuant(adam(), pq.Binary(), float("nan")),
             "strength=None": lambda: pq.ProxQuant(adam(), pq.Binary(), None),
-            "regularizer='l3'": lambda: pq.ProxQuant(adam(), pq.Binary(), 1.0, regularizer="l3"),
+            "prox='l3'": lambda: pq.ProxQuant(adam(), pq.Binary(), 1.0, prox="l3"),
             "clip=0": lambda: pq.ProxQuant(adam(), pq.Binary(), 1.0, clip=0),
             "clip=-1": lambda: pq.ProxQuant(adam(), pq.Binary(), 1.0, clip=-1),
             "freeze_step=-1": lambda: pq.ProxQuant(adam(), pq.Binary(), 1.0, freeze_step=-1),

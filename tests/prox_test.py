@@ -38,12 +38,13 @@ def apply_all(weights, tau):
             prox.prox_piecewise_affine(weights, UNEVEN, 1 / (1 + tau))
         ),
         "prox_concave": np.array(prox.prox_concave(weights, UNEVEN, tau)),
+        "relax": np.array(prox.relax(weights, quantized, tau / (1 + tau))),
     }
 
 
 class EveryProxTest(unittest.TestCase):
     def test_list_holds_every_public_operator(self):
-        public = {name for name in vars(prox) if name.startswith("prox_")}
+        public = {name for name in vars(prox) if name.startswith("prox_")} | {"relax"}
         self.assertEqual(public, set(apply_all(sample(), 0.1)))
 
     def test_monotone(self):
@@ -62,7 +63,7 @@ class EveryProxTest(unittest.TestCase):
     def test_nonexpansive_within_a_cell(self):
         weights = np.linspace(-0.62, 0.12, 50).astype("float32")
         for tau in TAUS:
-            for name in ("prox_l1", "prox_l2"):
+            for name in ("prox_l1", "prox_l2", "relax"):
                 steps = np.diff(apply_all(weights, tau)[name])
                 self.assertTrue(np.all(steps <= np.diff(weights) * (1 + 1e-4)), name)
 
@@ -197,6 +198,40 @@ class ProxL2Test(unittest.TestCase):
         projected = np.array(type(quantizer)(**config)(points))
         distance = np.sum((points - projected) ** 2, axis=1)
         return np.sum((points - weights) ** 2, axis=1) / 2 + tau / 2 * distance
+
+
+class RelaxTest(unittest.TestCase):
+    def test_no_other_point_has_a_lower_objective(self):
+        weights = sample()
+        quantized = nearest_of(weights, UNEVEN)
+        grid = np.linspace(-60, 60, 24_001)
+        for theta in (0.0, 0.125, 0.5, 1.0):
+            moved = np.array(prox.relax(weights, quantized, theta), "float64")
+            for w, q, y in zip(weights, quantized, moved, strict=True):
+
+                def objective(x, w=w, q=q, theta=theta):
+                    return (1 - theta) / 2 * (x - w) ** 2 + theta / 2 * (x - q) ** 2
+
+                self.assertLessEqual(objective(y), objective(grid).min() + 1e-4)
+
+    def test_the_ends_are_exact_and_more_than_all_is_all(self):
+        weights = sample()
+        quantized = nearest_of(weights, UNEVEN)
+        np.testing.assert_array_equal(prox.relax(weights, quantized, 0.0), weights)
+        for theta in (1.0, ops.convert_to_tensor(1.5)):
+            np.testing.assert_array_equal(prox.relax(weights, quantized, theta), quantized)
+
+    def test_it_is_prox_l2_at_the_tau_of_its_odds(self):
+        weights = sample()
+        quantized = nearest_of(weights, UNEVEN)
+        np.testing.assert_allclose(
+            prox.relax(weights, quantized, 0.75), prox.prox_l2(weights, quantized, 3.0), rtol=1e-6
+        )
+
+    def test_a_share_out_of_range_is_refused(self):
+        for theta in (-0.5, 1.5):
+            with self.assertRaisesRegex(ValueError, f"theta={theta}"):
+                prox.relax(UNEVEN, UNEVEN, theta)
 
 
 class PiecewiseAffineTest(unittest.TestCase):

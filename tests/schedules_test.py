@@ -13,6 +13,7 @@ ALL = (
     schedules.Linear(0.1, every=3),
     schedules.Sigmoid(2, 12, steepness=5.0),
     schedules.TotalPull(steps=9, total=3.0),
+    schedules.TotalPull(steps=9, memory=0.75),
 )
 
 
@@ -44,6 +45,14 @@ class SchedulesTest(unittest.TestCase):
             values = [float(schedule(step)) for step in range(steps)]
             self.assertAlmostEqual(sum(values), expected, places=4)
             self.assertEqual(float(schedule(steps + 7)), values[-1])
+
+    def test_a_memory_multiplies_the_pull_by_the_steps_that_it_holds(self):
+        plain = schedules.TotalPull(steps=40, total=3.0)
+        for memory in (0.0, 0.5, 0.99, 1.0):
+            held = schedules.TotalPull(steps=40, total=3.0, memory=memory)
+            for step in (0, 1, 2, 39):
+                expected = float(plain(step)) * sum(memory**i for i in range(step + 1))
+                self.assertAlmostEqual(float(held(step)), expected, delta=1e-5 * (1 + expected))
 
     def test_linear_is_constant_within_a_stair(self):
         values = [float(schedules.Linear(0.5, every=3)(step)) for step in range(7)]

@@ -44,6 +44,7 @@ class QuantizationMonitor(keras.callbacks.Callback):
             self.reference = [_numpy(v) for v, _ in optimizer.quantized_variables]
 
     def on_epoch_end(self, epoch, logs=None):
+        built_optimizer(self.model).warn_of_snap()
         if logs is not None:
             logs.update(self.measure())
 
@@ -77,11 +78,9 @@ class QuantizationMonitor(keras.callbacks.Callback):
 
 def _weights_and_grid(optimizer):
     """The selected weights and their nearest points of the grid, as lists of arrays."""
-    weights = [_numpy(v) for v, _ in optimizer.quantized_variables]
-    # Frozen weights are the grid: levels fitted to them anew could be others.
-    if optimizer.frozen:
-        return weights, weights
-    return weights, [_numpy(q.nearest(v, levels)) for v, q, levels in optimizer.fit_levels()]
+    found = optimizer.fit_levels()
+    weights = [_numpy(v) for v, _, _ in found]
+    return weights, [_numpy(q.nearest(v, levels)) for v, q, levels in found]
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
@@ -278,7 +277,7 @@ def snapped(model: keras.Model) -> Iterator[None]:
     variables = [v for v, _ in optimizer.quantized_variables]
     before = [ops.copy(v) for v in variables]
     try:
-        optimizer.snap()
+        optimizer.snap(warn=False)
         yield
     finally:
         for variable, value in zip(variables, before, strict=True):

@@ -104,6 +104,36 @@ def prox_l2(weights: Tensor, quantized: Tensor, tau: Tensor) -> Tensor:
     return ops.where(tau > 0, weights + (quantized - weights) * fraction, weights)
 
 
+def relax(weights: Tensor, quantized: Tensor, theta: Tensor) -> Tensor:
+    """Moves each weight the share `theta` of the way to its quantized value (BinaryRelax).
+
+    Solves  argmin_y  (1 - theta)/2 (y - w)^2 + theta/2 (y - q)^2,  entry by entry, so
+        y = (1 - theta) w + theta q
+    It is `prox_l2` with tau = theta / (1 - theta), and reaches q at theta = 1.
+
+    Args:
+      weights: `w`, float tensor of any shape.
+      quantized: `q`, shape and dtype of `weights`, held fixed.
+      theta: scalar in [0, 1]. 0 returns `weights` bit for bit, 1 `quantized`; a tensor above 1
+        counts as 1.
+
+    Returns: tensor with the shape and dtype of `weights`; where w = q it is q bit for bit.
+    Raises: ValueError: if the static shapes differ, or `theta` is a Python number outside [0, 1].
+
+    Example:
+      >>> import numpy as np
+      >>> np.array(relax(np.array([-1.5, 0.0, 0.75]), np.array([-1.0, 1.0, 1.0]), 0.5)).tolist()
+      [-1.25, 0.5, 0.875]
+
+    Reference: Yin, Zhang, Lyu, Osher, Qi, Xin, SIAM J. Imaging Sci. 11(4), 2018 (BinaryRelax).
+      Deviation: they write lambda = theta / (1 - theta), which never arrives.
+    """
+    weights, quantized = _same_shape(weights, quantized)
+    theta = _scalar("theta", theta, weights.dtype, maximum=1)
+    relaxed = weights + (quantized - weights) * theta
+    return ops.where(theta >= 1, quantized, ops.where(theta > 0, relaxed, weights))
+
+
 def prox_piecewise_affine(weights: Tensor, levels: Tensor, inverse_slope: Tensor) -> Tensor:
     """Steepens the identity into a staircase between the levels (PARQ).
 

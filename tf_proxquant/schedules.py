@@ -116,7 +116,12 @@ class TotalPull(Schedule):
         tau(step) = 2 total step / (steps (steps - 1))    for step < steps, then constant
 
     It is not multiplied by the learning rate, so that a run of `steps` steps takes the weights
-    equally far towards the grid whatever the learning rate is and however it decays. Units:
+    equally far towards the grid whatever the learning rate is and however it decays. With a
+    memory it is multiplied by the number of steps that memory holds,
+
+        (1 - memory^(step + 1)) / (1 - memory)    or step + 1 where memory is 1
+
+    because the latent weight adds up so many gradients while each prox starts from it anew. Units:
     "l1" half the mean distance between neighbouring levels of each group; "l2" and "concave"
     none, see `total`.
 
@@ -126,6 +131,7 @@ class TotalPull(Schedule):
         distance to the grid by about exp(-total); "concave" lands what is farther than about
         exp(-total) from a midpoint. None = the penalty's own, `ProxQuant.TOTAL_PULL`; then the
         value of the schedule is the share of it, and adds up to 1.
+      memory: float in [0, 1], that of the optimizer.
 
     Example:
       >>> schedule = TotalPull(steps=5, total=10.0)
@@ -135,19 +141,27 @@ class TotalPull(Schedule):
 
     is_pull = True
 
-    def __init__(self, steps: int, total: float | None = None):
+    def __init__(self, steps: int, total: float | None = None, memory: float = 0.0):
         self.steps = check_integer("steps", steps, minimum=2)
         self.total = None if total is None else check_number("total", total)
         if self.total == 0:
             raise ValueError("`total` must be greater than 0, or None. Received: total=0.")
+        self.memory = check_share("memory", memory)
 
     def __call__(self, step: Tensor) -> Tensor:
         total = 1.0 if self.total is None else self.total
         slope = _float(2 * total / (self.steps * (self.steps - 1)))
-        return slope * ops.cast(ops.minimum(_integer(step), self.steps - 1), keras.config.floatx())
+        step = ops.cast(ops.minimum(_integer(step), self.steps - 1), keras.config.floatx())
+        return slope * step * self._steps_held(step)
+
+    def _steps_held(self, step):
+        if self.memory in (0, 1):
+            return 1 if self.memory == 0 else step + 1
+        held = -ops.expm1((step + 1) * _float(math.log(self.memory)))
+        return held / _float(1 - self.memory)
 
     def get_config(self):
-        return {"steps": self.steps, "total": self.total}
+        return {"steps": self.steps, "total": self.total, "memory": self.memory}
 
 
 @_register
@@ -220,6 +234,14 @@ def check_number(name: str, value: Any, minimum: float = 0.0) -> float:
         raise ValueError(
             f"`{name}` must be finite and at least {minimum:g}. Received: {name}={value!r}."
         )
+    return value
+
+
+def check_share(name: str, value: Any) -> float:
+    """Returns `value` as a float in [0, 1], or raises ValueError."""
+    value = check_number(name, value)
+    if value > 1:
+        raise ValueError(f"`{name}` must be in [0, 1]. Received: {name}={value!r}.")
     return value
 
 

@@ -1,8 +1,11 @@
 """Checks and configs of the optimizers' arguments."""
 
+import warnings
+
 import keras
 
 from tf_proxquant import schedules
+from tf_proxquant.optimizers import maps
 from tf_proxquant.quantizers import Quantizer
 
 _BELONGS_TO_INNER = (
@@ -66,32 +69,79 @@ def check_quantizers(quantizer, select):
             )
 
 
-def as_schedule(strength, freeze_step, automatic):
-    """Returns a schedule as it is, a number as `Constant`, and "auto" as `automatic(freeze_step)`.
-
-    Raises: ValueError: for "auto" without a freeze to arrive at or where `automatic` is None,
-      other strings, and numbers out of range.
-    """
-    if isinstance(strength, str):
-        if strength != "auto":
+def check_prox(prox, kwargs):
+    """Returns `prox`, or its former name taken out of `kwargs`; or raises ValueError."""
+    regularizer = kwargs.pop("regularizer", None)
+    for name, value in (("prox", prox), ("regularizer", regularizer)):
+        if value is not None and value not in maps.NAMES:
             raise ValueError(
-                '`strength` must be a float >= 0, a schedule or "auto". '
-                f"Received: strength={strength!r}."
+                f"`prox` must be one of {maps.NAMES} or None. Received: {name}={value!r}."
             )
+    if regularizer is None:
+        return prox
+    if prox not in (None, regularizer):
+        raise ValueError(
+            "`regularizer` is the former name of `prox`. Received: "
+            f"regularizer={regularizer!r} and prox={prox!r}. Pass `prox` only."
+        )
+    warnings.warn(
+        f"`regularizer` is now called `prox`. Pass prox={regularizer!r}.",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    return regularizer
+
+
+def as_schedule(strength, name, memory, freeze_step):
+    """Returns the schedule of a map: a number as `Constant`, "auto" as `maps.automatic`.
+
+    Args:
+      strength: as the user gives it.
+      name: name of the map, None for one that takes tau.
+      memory: float in [0, 1].
+      freeze_step: as the user gives it.
+
+    Returns: a schedule or callable; None for "hard".
+    Raises: ValueError: for what the map does not take, "auto" without a freeze to arrive at, other
+      strings, and numbers out of range.
+    """
+    if isinstance(strength, str) and strength != "auto":
+        raise ValueError(
+            '`strength` must be a float >= 0, a schedule or "auto". '
+            f"Received: strength={strength!r}."
+        )
+    if name == "hard":
+        if strength is not None and strength != "auto":
+            raise ValueError(f"prox='hard' takes no `strength`. Received: strength={strength!r}.")
+        return None
+    if strength is None:
+        raise ValueError(
+            f"prox={name!r} needs a `strength`: a float >= 0, a schedule such as "
+            'pq.schedules.Linear(0.01), or "auto". Received: strength=None.'
+        )
+    if isinstance(strength, str):
         if freeze_step is None or schedules.check_integer("freeze_step", freeze_step, 0) < 2:
             raise ValueError(
                 'strength="auto" needs a `freeze_step` of at least 2, to be on the grid by then. '
                 f"Received: freeze_step={freeze_step!r}."
             )
-        if automatic is None:
-            raise ValueError(
-                'This prox has no automatic strength. Received: strength="auto". Pass a float or a '
-                "schedule."
-            )
-        return automatic(freeze_step)
-    if strength is None or isinstance(strength, schedules.Schedule) or callable(strength):
+        return maps.automatic(name, memory, freeze_step)
+    _check_share(strength, name)
+    if callable(strength):
         return strength
     return schedules.Constant(schedules.check_number("strength", strength))
+
+
+def _check_share(strength, name):
+    """Raises ValueError for what is no share where the map takes one."""
+    if name in (None, *maps.WITH_TAU):
+        return
+    is_number = isinstance(strength, (int, float))
+    if (is_number and not 0 <= strength <= 1) or getattr(strength, "is_pull", False):
+        raise ValueError(
+            f"prox={name!r} takes a strength in [0, 1], a float or a schedule. "
+            f"Received: strength={strength!r}."
+        )
 
 
 def check_positive(name, value):

@@ -1,4 +1,4 @@
-"""What ProxQuant and ProxConnect share: wrapping, selection, freeze and saving."""
+"""What ProxQuant and ProxConnect share beside the mathematics: selection and state."""
 
 import keras
 from keras import ops
@@ -6,17 +6,24 @@ from keras import ops
 from tf_proxquant import schedules, selection
 from tf_proxquant.optimizers import arguments, graphs
 from tf_proxquant.optimizers.bundles import make_bundles
+from tf_proxquant.optimizers.freezing import FreezingOptimizer
 from tf_proxquant.quantizers import Quantizer
-from tf_proxquant.typing import Select, Strength, Tensor
-
-# What becomes of the selected weights at one call of `apply`: how often they are moved.
-HOLD, PULL, SNAP = 0, 1, 2
+from tf_proxquant.typing import Select, Strength
 
 
-class QuantizingOptimizer(keras.optimizers.Optimizer):
-    """Base of the optimizers that wrap another one and keep weights near a grid.
+class NoVariablesError(ValueError, NotImplementedError):
+    """There is nothing to build on.
 
-    A subclass writes `_update`: what the inner optimizer and the prox make of the weights.
+    Keras' reader of .h5 files builds every optimizer on an empty list, and goes on to
+    `set_weights` only after a NotImplementedError.
+    """
+
+
+class QuantizingOptimizer(FreezingOptimizer):
+    """Base of the optimizers that bring weights to a grid.
+
+    A subclass writes `_update`, one step of its mathematics, and `_place`, the weights at which
+    the first gradient is taken.
     """
 
     def __init__(
@@ -25,6 +32,7 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         quantizer: Quantizer,
         strength: Strength,
         *,
+        memory: float,
         select: Select,
         clip: float | None,
         freeze_step: int | None,
@@ -39,10 +47,10 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         )
         arguments.check_quantizers(quantizer, select)
         selection.validate(select)
-        super().__init__(learning_rate=0.0, name=name)
-        self.inner_optimizer = inner_optimizer
+        super().__init__(inner_optimizer, name)
         self.quantizer = quantizer
         self.strength = strength
+        self.memory = memory
         self.select = select
         self.clip = None if clip is None else arguments.check_positive("clip", clip)
         self.freeze_step = (
@@ -52,8 +60,7 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
             "update_levels_every", update_levels_every, 1
         )
         self.jit_compile = arguments.check_jit_compile(jit_compile)
-        self._quantizers = {}
-        self._kept_levels = {}
+        self._latents = {}
         self._bundles = {}
         self._is_placed = False
 
@@ -67,15 +74,46 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         """
         if self.built:
             return
+        if not variables:
+            raise NoVariablesError(
+                "Nothing to quantize: there are no trainable variables. Received: variables=[]. "
+                "Build the model first, or make its layers trainable."
+            )
         pairs = selection.resolve(self.select, self.quantizer, variables)
         self._quantizers = {self._var_key(v): quantizer for v, quantizer in pairs}
         with graphs.outside():
             self.inner_optimizer.build(variables)
             super().build(variables)
-            if self.update_levels_every > 1:
-                self._kept_levels = self._make_kept_levels()
             self._make_state()
+            if self._pending is not None:
+                self.set_weights(self._pending)
+                self._pending, self._is_placed = None, True
         self._place_when_known()
+
+    def _make_state(self):
+        """Creates the variables kept beside the weights; first those that older files hold."""
+        if self.update_levels_every > 1:
+            self._make_kept_levels()
+        if self.memory > 0:
+            for variable, _ in self.quantized_variables:
+                latent = self.add_variable_from_reference(variable, name="latent")
+                self._latents[self._var_key(variable)] = latent
+        num_before = len(self._variables)
+        accumulates = bool(self.inner_optimizer.gradient_accumulation_steps)
+        if self.update_levels_every == 1 and (self.freeze_step is not None or accumulates):
+            self._make_kept_levels()
+        if self.freeze_step is not None:
+            self._snap_distance = self.add_variable(shape=(), dtype="float32", name="snap_distance")
+        self._num_added = len(self._variables) - num_before
+
+    def _make_kept_levels(self):
+        for variable, quantizer in self.quantized_variables:
+            if quantizer.fixed_level is None:
+                levels = quantizer.levels(ops.ones(variable.shape, variable.dtype))
+                path = selection.path(variable).replace("/", "_")  # .h5 files need unique names
+                self._kept_levels[self._var_key(variable)] = self.add_variable(
+                    shape=levels.shape, dtype=variable.dtype, name=f"{path}_levels"
+                )
 
     def _place_when_known(self):
         """Places the weights once, as soon as they have values.
@@ -85,28 +123,19 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         if self._is_placed:
             return
         with graphs.outside():
-            if all(_has_value(v) for v, _ in self.quantized_variables):
-                self._place_weights()
-                self._is_placed = True
+            if not all(_has_value(v) for v, _ in self.quantized_variables):
+                return
+            for variable, _ in self.quantized_variables if self.memory else ():
+                self.latent_of(variable).assign(variable)
+            if self._is_past_freeze():
+                self.snap()
+            elif self.memory:
+                self._place()
+            self._is_placed = True
 
-    def _make_kept_levels(self):
-        kept = {}
-        for variable, quantizer in self.quantized_variables:
-            if quantizer.fixed_level is not None:
-                continue
-            levels = quantizer.levels(ops.ones(variable.shape, variable.dtype))
-            kept[self._var_key(variable)] = self.add_variable(
-                shape=levels.shape, dtype=variable.dtype, name="levels"
-            )
-        return kept
-
-    def _make_state(self):
-        """Creates the variables that a subclass keeps."""
-
-    def _place_weights(self):
-        """Moves the selected weights to where training starts: onto the grid if frozen."""
-        if self.frozen:
-            self._snap()
+    def _place(self):
+        """Moves the selected weights to where the first gradient is taken."""
+        raise NotImplementedError
 
     @property
     def quantized_variables(self) -> list[tuple]:
@@ -117,54 +146,15 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
             if self._var_key(v) in self._quantizers
         ]
 
-    def tau(self, step: Tensor) -> Tensor:
-        """Returns tau of the update number `step`, counted from 0.
-
-        The learning rate times the strength, or the pull itself where the schedule gives that.
+    def latent_of(self, variable: keras.Variable) -> keras.Variable:
+        """Returns v, the point before the prox, of a selected variable w.
 
         Args:
-          step: scalar, the number of finished updates.
+          variable: one of `quantized_variables`.
 
-        Returns: scalar tensor, or None where the prox does not take tau.
+        Returns: an optimizer variable; at memory 0, which keeps none, `variable` itself.
         """
-        if self.strength is None:
-            return None
-        strength = self.strength(step)
-        if getattr(self.strength, "is_pull", False):
-            return strength
-        return ops.multiply(self.learning_rate, strength)
-
-    @property
-    def frozen(self) -> bool:
-        """True once `freeze_step` updates are done: the selected weights stay as they are."""
-        return self.freeze_step is not None and int(ops.copy(self.iterations)) >= self.freeze_step
-
-    def snap(self) -> None:
-        """Rounds the selected weights to their grid now, in place, unless they are frozen.
-
-        Frozen weights are on their grid already, and are never quantized again: the
-        mean of equal floats can differ from them by an ulp.
-        """
-        if not self.frozen:
-            self._snap()
-
-    def _snap(self):
-        for variable, quantizer, levels in self.fit_levels():
-            variable.assign(quantizer.nearest(variable, levels))
-
-    def fit_levels(self) -> list[tuple]:
-        """Fits levels to the present weights of every selected variable, before any is moved.
-
-        Returns: list of (variable, quantizer, levels).
-        Raises: ValueError: naming the first variable with a NaN or inf.
-        """
-        fitted = []
-        for variable, quantizer in self.quantized_variables:
-            try:
-                fitted.append((variable, quantizer, quantizer.levels(variable)))
-            except ValueError as error:
-                raise ValueError(f"'{selection.path(variable)}': {error}") from error
-        return fitted
+        return self._latents.get(self._var_key(variable), variable)
 
     def apply(self, grads: list, trainable_variables: list | None = None) -> None:
         """Updates the variables by the inner optimizer and moves the selected ones.
@@ -207,160 +197,39 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
             self._bundles[keys] = make_bundles(pairs)
         return self._bundles[keys]
 
-    def _before(self, bundles):
-        """Returns a dict of the weights to put back on HOLD, copied; None where nothing holds."""
+    def _read(self, bundles):
+        """Returns dicts from bundles to copies of w and v; None of each that nothing needs."""
+        w, v = dict.fromkeys(bundles), dict.fromkeys(bundles)
         accumulates = bool(self.inner_optimizer.gradient_accumulation_steps)
-        if self.freeze_step is None and not accumulates:
-            return dict.fromkeys(bundles)
-        return {b: b.join([ops.copy(v) for v in b.variables]) for b in bundles}
+        if self.memory not in (0, 1) or self.freeze_step is not None or accumulates:
+            w = {b: b.read() for b in bundles}
+        if self.memory:
+            v = {b: b.read(map(self.latent_of, b.variables)) for b in bundles}
+        return w, v
 
-    def _moves(self, step):
-        """Returns HOLD, PULL or SNAP for the update just made, None if it is always PULL.
+    def _assign(self, weights):
+        variables = [x for b in weights for x in b.variables]
+        self._assign_all(variables, [part for b in weights for part in b.split(weights[b])])
 
-        `step` is the number of updates before it. Under gradient accumulation most
-        calls of the inner optimizer update nothing, and the weights are held.
-        """
-        moves = None
-        if self.freeze_step is not None:
-            moves = ops.where(step >= self.freeze_step, HOLD, PULL)
-            moves = ops.where(step == self.freeze_step - 1, SNAP, moves)
-        if self.inner_optimizer.gradient_accumulation_steps:
-            updated = ops.convert_to_tensor(self.inner_optimizer.iterations) > step
-            moves = ops.where(updated, PULL if moves is None else moves, HOLD)
-        return moves
-
-    def _is_due(self, step):
-        """Returns whether the levels are fitted at this step, a bool scalar tensor."""
-        return ops.equal(step % self.update_levels_every, 0)
-
-    def _kept(self, bundle):
-        """Returns the kept levels of a bundle in a list, which is empty where none are kept."""
-        kept = [self._kept_levels.get(self._var_key(v)) for v in bundle.variables]
-        return [] if kept[0] is None else [bundle.join_levels(kept)]
-
-    def _levels(self, quantizer, weights, kept, is_due):
-        """Returns the levels for `weights`: `kept` if there are any, unless a fit is due."""
-        if kept is None:
-            return quantizer.levels(weights)
-        # Not `repeat`: XLA would move what does not change within the loop out of it.
-        return ops.cond(is_due, lambda: quantizer.levels(weights), lambda: kept)
-
-    def _store(self, moved):
-        """Assigns what the updates return: a dict of lists [weights] or [weights, levels]."""
-        variables, values = [], []
-        for bundle, (weights, *kept) in moved.items():
-            variables += bundle.variables
-            values += bundle.split(weights)
-            for levels in kept:
-                variables += [self._kept_levels[self._var_key(v)] for v in bundle.variables]
-                values += bundle.split_levels(levels)
-        self._assign_all(variables, values)
-
-    def _assign_all(self, variables, values):
-        """Assigns values to variables: by Keras' own hook, which calls `update_step` for each.
-
-        Under tf.distribute it does so once per replica and without any reduction, so that
-        equal replicas stay equal bit for bit.
-        """
-        self._backend_update_step(values, variables, None)
-
-    def update_step(self, gradient, variable, learning_rate):
-        """Assigns one variable. The names are Keras'; nothing is differentiated here.
+    def _store(self, stage, w, v, levels):
+        """Assigns the results of an update.
 
         Args:
-          gradient: the value to assign.
-          variable: on the TensorFlow backend the native variable of this replica.
-          learning_rate: not used.
+          stage: a `Stage`; where the inner optimizer moved nothing, the old tensors stay.
+          w, v: pairs of dicts from bundles to the new and to the old tensors.
+          levels: dict from bundles to levels.
         """
-        self.assign(variable, gradient)
-
-    def _all_reduce_sum_gradients(self, grads_and_vars):
-        # Called by the TensorFlow backend. These are weights, equal on all replicas, to be
-        # used as they are: a sum would be wrong, a mean could round.
-        return grads_and_vars
-
-    def apply_gradients(self, grads_and_vars):
-        """Applies (gradient, variable) pairs; returns `iterations`."""
-        grads, variables = zip(*grads_and_vars, strict=True)
-        self.apply(grads, variables)
-        return self.iterations
-
-    def stateless_apply(
-        self, optimizer_variables: list, grads: list, trainable_variables: list
-    ) -> tuple[list, list]:
-        """See `keras.optimizers.Optimizer`; also for only those variables that are trainable."""
-        variables = [v for v in self._trainable_variables if v.trainable]
-        if len(trainable_variables) == len(self._trainable_variables) or (
-            len(trainable_variables) != len(variables)
-        ):
-            return super().stateless_apply(optimizer_variables, grads, trainable_variables)
-        mapping = [
-            *zip(variables, trainable_variables, strict=True),
-            *zip(self.variables, optimizer_variables, strict=True),
-        ]
-        with keras.StatelessScope(state_mapping=mapping) as scope:
-            self.apply(grads, variables)
-        return tuple(
-            [scope.get_current_value(v) for v in group] for group in (variables, self.variables)
-        )
-
-    def finalize_variable_values(self, var_list: list) -> None:
-        """Ends training. Where the inner optimizer averages weights, they go back on the grid.
-
-        An average of on-grid weights is off the grid: frozen weights return to their
-        frozen value, others are snapped.
-        """
-        if not self.inner_optimizer.use_ema:
-            return
-        before = [ops.copy(variable) for variable, _ in self.quantized_variables]
-        self.inner_optimizer.finalize_variable_values(self._trainable_variables)
-        for variable in self._trainable_variables:
-            # On JAX the assignment above lets variable and average share a buffer, which the
-            # next `fit` may not donate twice.
-            variable.assign(ops.copy(variable))
-        if not self.frozen:
-            self._snap()
-            return
-        for (variable, _), value in zip(self.quantized_variables, before, strict=True):
-            variable.assign(value)
-
-    @property
-    def variables(self) -> list:
-        """All variables of this optimizer: its own, then the inner one's."""
-        return self._variables + self.inner_optimizer.variables
-
-    @property
-    def learning_rate(self) -> Tensor:
-        """The inner optimizer's."""
-        return self.inner_optimizer.learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, learning_rate):
-        self.inner_optimizer.learning_rate = learning_rate
-
-    @property
-    def iterations(self) -> keras.Variable:
-        """Number of updates done, the inner optimizer's count."""
-        return self.inner_optimizer.iterations
-
-    def scale_loss(self, loss: Tensor) -> Tensor:
-        return self.inner_optimizer.scale_loss(loss)
-
-    def save_own_variables(self, store: dict) -> None:
-        """Stores this optimizer's own variables; Keras visits the inner one by itself."""
-        for i, variable in enumerate(self._variables):
-            store[str(i)] = keras.ops.convert_to_numpy(variable)
-
-    def load_own_variables(self, store: dict) -> None:
-        """Restores what `save_own_variables` stored."""
-        if len(store.keys()) != len(self._variables):
-            raise ValueError(
-                f"The saved state of '{self.name}' does not fit. Received: {len(store.keys())} "
-                f"variables, expected {len(self._variables)}. Build the optimizer with the same "
-                "arguments and the same model as when it was saved."
-            )
-        for i, variable in enumerate(self._variables):
-            variable.assign(store[str(i)])
+        variables, values = [], []
+        for b in levels:
+            variables += b.variables
+            values += b.split(stage.new_or_old(w[0][b], w[1][b]))
+            if self.memory:
+                variables += [self.latent_of(x) for x in b.variables]
+                values += b.split(stage.new_or_old(v[0][b], v[1][b]))
+            kept = self._kept_of(b)
+            variables += kept
+            values += b.split_levels(levels[b]) if kept else []
+        self._assign_all(variables, values)
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
@@ -369,6 +238,7 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
             "inner_optimizer": serialize(self.inner_optimizer),
             "quantizer": serialize(self.quantizer),
             "strength": serialize(self.strength),
+            "memory": self.memory,
             "select": arguments.serialize_select(self.select),
             "clip": self.clip,
             "freeze_step": self.freeze_step,
@@ -382,6 +252,8 @@ class QuantizingOptimizer(keras.optimizers.Optimizer):
         for key in ("inner_optimizer", "quantizer", "strength", "select"):
             if isinstance(config.get(key), dict):
                 config[key] = arguments.deserialize(config[key], custom_objects)
+        if "regularizer" in config:  # of a file from before `prox`
+            config["prox"] = config.pop("regularizer")
         return cls(**config)
 
 

@@ -6,7 +6,6 @@ takes much less time to trace and to compile. Where there is nothing to fit, eac
 
 import copy
 import itertools
-import json
 import math
 
 from keras import backend, ops
@@ -47,6 +46,13 @@ class Bundle:
             return ops.convert_to_tensor(tensors[0])
         return ops.concatenate([groups.as_rows(t, self._axis) for t in tensors])
 
+    def read(self, tensors=None):
+        """Returns `join` of copies: of the variables, or of as many others.
+
+        Copies, for on TensorFlow a variable is a tensor that changes when it is assigned.
+        """
+        return self.join([ops.copy(t) for t in (self.variables if tensors is None else tensors)])
+
     def split(self, joined):
         """Returns what `join` was given."""
         if len(self._shapes) == 1:
@@ -60,7 +66,7 @@ class Bundle:
     def join_levels(self, levels):
         """Returns the levels of the joined tensor from those of each variable."""
         if len(levels) == 1:
-            return ops.convert_to_tensor(levels[0])
+            return ops.copy(levels[0])
         return ops.concatenate([ops.reshape(x, (-1, x.shape[-1])) for x in levels])
 
     def split_levels(self, joined):
@@ -87,23 +93,31 @@ def make_bundles(pairs):
 
 
 def _key(variable, quantizer):
+    """What variables must share to be joined: state, dtype and length of row."""
     size = math.prod(variable.shape)
     # Binary fits one mean or nothing, which is not worth a copy.
-    is_short = isinstance(quantizer, Binary)
-    if is_short or not 0 < size <= LARGEST:
+    if isinstance(quantizer, Binary) or not 0 < size <= LARGEST or not _fits_rows(quantizer):
         return id(variable)
+    state = tuple(sorted((name, _plain(value)) for name, value in vars(quantizer).items()))
     length = size // groups.count(variable.shape, quantizer.axis)
-    dtype = backend.standardize_dtype(variable.dtype)
-    return _identity(quantizer), dtype, length
+    return type(quantizer), state, backend.standardize_dtype(variable.dtype), length
 
 
-def _identity(quantizer):
-    """Equal for quantizers that are made from equal arguments, where they say so."""
-    try:
-        config = json.dumps(quantizer.get_config(), sort_keys=True, default=repr)
-    except ValueError:
-        return id(quantizer)
-    return type(quantizer), config
+def _fits_rows(quantizer):
+    """Whether the quantizer is known to treat each row by itself: its own is nothing but `fit`."""
+    names = ("levels", "nearest", "spread", "spread_levels")
+    return all(
+        getattr(type(quantizer), name).__module__.startswith("tf_proxquant.") for name in names
+    )
+
+
+def _plain(value):
+    """`value` in a form that is equal only for equal values, or for one object."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return repr(value)
+    if isinstance(value, tuple):
+        return repr([_plain(v) for v in value])
+    return f"object {id(value)}"
 
 
 def _split(tensor, sizes):

@@ -1,4 +1,4 @@
-"""Graphs: when and how an update is compiled by XLA, and loops that compile well.
+"""What XLA needs: when an update is compiled, and branches that compile well.
 
 Keras compiles whole training steps on JAX, and on TensorFlow where there is a GPU. On a CPU,
 TensorFlow runs an update operation by operation, each one a pass over the weights. XLA makes few
@@ -11,7 +11,8 @@ import math
 import keras
 from keras import ops
 
-# Weights from which "auto" compiles: fewer take less time than the compiler does.
+# Weights in the mean trainable variable from which "auto" compiles. The compiler takes time for
+# each variable, and saves time for each weight and step.
 LARGE = 2**17
 
 
@@ -22,9 +23,9 @@ def compiles(optimizer):
       optimizer: a built `QuantizingOptimizer`.
 
     Returns: False for `jit_compile=False`, on other backends, outside a graph (custom loops
-      without `tf.function`, `run_eagerly`) and under tf.distribute; with "auto" also for small
-      models, where a quantizer sorts, and if a part is not from Keras or this package, for not
-      everything compiles.
+      without `tf.function`, `run_eagerly`) and under tf.distribute; with "auto" also where the
+      variables are small, where a quantizer sorts, and if a part is not from Keras or this
+      package, for not everything compiles.
     """
     if not optimizer.jit_compile or keras.backend.backend() != "tensorflow":
         return False
@@ -35,8 +36,8 @@ def compiles(optimizer):
         return True
     if any(quantizer.sorts for _, quantizer in optimizer.quantized_variables):
         return False
-    size = sum(math.prod(v.shape) for v in optimizer._trainable_variables)
-    return size >= LARGE and all(map(_is_known, _parts(optimizer)))
+    sizes = [math.prod(v.shape) for v in optimizer._trainable_variables]
+    return sum(sizes) >= LARGE * len(sizes) and all(map(_is_known, _parts(optimizer)))
 
 
 def run(function, tensors):
@@ -55,24 +56,25 @@ def run(function, tensors):
     _tensorflow().function(traced, jit_compile=True, autograph=False)(*tensors)
 
 
-def repeat(times, move, state):
-    """Returns `state` moved `times` times, by `move(number of moves before, state)`.
+def compute_if(condition, compute, tensors, otherwise):
+    """Returns `compute(tensors)` where the condition holds, else `otherwise`.
 
-    For 0 or 1 times it says the same as `ops.cond`; but XLA runs the body of a loop on all cores,
-    the branch of a condition on one.
+    What `ops.cond` says, as a loop of at most one round: XLA runs the body of a loop on all
+    cores, the branch of a condition on one.
 
     Args:
-      times: int32 scalar tensor, or None for once.
-      move: callable that returns lists of tensors like `state`.
-      state: list of tensors, or of lists of them.
+      condition: bool scalar tensor.
+      compute: callable that takes `tensors` and returns a list like `otherwise`.
+      tensors: list of float tensors.
+      otherwise: list of tensors.
     """
-    if times is None:
-        return move(0, state)
-    return ops.while_loop(
-        lambda done, _: ops.less(done, times),
-        lambda done, state: (done + 1, move(done, state)),
-        (0, state),
-    )[1]
+
+    def body(done, _):
+        # XLA moves out of a loop what does not depend on its round, and would always compute it.
+        return done + 1, compute([ops.where(done > 0, -t, t) for t in tensors])
+
+    rounds = ops.cast(condition, "int32")
+    return ops.while_loop(lambda done, _: ops.less(done, rounds), body, (0, otherwise))[1]
 
 
 def outside():

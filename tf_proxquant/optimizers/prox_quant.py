@@ -1,63 +1,72 @@
-"""ProxQuant: the inner optimizer's update, then a pull towards the grid."""
+"""ProxQuant: the inner optimizer's update, then a pull towards the grid, with a memory."""
 
-from types import MappingProxyType
 from typing import Any
 
 import keras
 from keras import ops
 
-from tf_proxquant import prox, schedules
-from tf_proxquant.optimizers import arguments, graphs
-from tf_proxquant.optimizers.base import HOLD, SNAP, QuantizingOptimizer
+from tf_proxquant import prox as operators
+from tf_proxquant import schedules
+from tf_proxquant.optimizers import arguments, holding, maps
+from tf_proxquant.optimizers.base import QuantizingOptimizer
 from tf_proxquant.quantizers import Quantizer
-from tf_proxquant.typing import Select, Strength
-
-_REGULARIZERS = ("l1", "l2", "concave")
+from tf_proxquant.typing import Select, Strength, Tensor
 
 
 @keras.saving.register_keras_serializable("tf_proxquant")
 class ProxQuant(QuantizingOptimizer):
     """Trains quantized weights by a proximal step after each update of another optimizer.
 
-    One update, at step t counted from 0, of each selected weight tensor w:
+    One update of each selected weight tensor, with w the weights that the network uses and v the
+    point before the prox:
 
-        w   <- inner_optimizer(w, gradient at w)
-        tau  = learning_rate(t) * strength(t)
-        w   <- prox(w, quantizer(w), tau)      towards the grid, by `prox_l1` or `prox_l2`
-        w   <- clip(w, -c, c)                  if `clip` is c
+        v <- w + memory (v - w)               what the prox cut off, times the memory
+        v <- inner_optimizer(v, gradient at w)
+        w <- prox(v, levels(v))               towards the grid
 
-    The update that makes `iterations` equal `freeze_step` ends with w <- quantizer(w).
-    From then on the selected weights are bit-identical for ever, whatever moments,
-    weight decay or averages the inner optimizer keeps, and all others train on. There is
-    one copy of the weights, and the gradient is taken at that copy.
+    `memory` says how much of what the prox cuts off is remembered. At 0 nothing is: v is w, there
+    is one copy of the weights, and this is the published ProxQuant. At 1 all of it is, for ever:
+    the lazy methods, BinaryConnect ("hard"), BinaryRelax ("relax") and PARQ ("piecewise_affine").
+    Between them v - w shrinks by 1 - memory at each step and stays below the size of a step
+    over 1 - memory, so that a weight changes its level for a steady gradient and not for a noisy
+    one.
+
+    The update that makes `iterations` equal `freeze_step` ends with w <- quantizer(v). From
+    then on the selected weights are bit-identical for ever, whatever moments, weight decay or
+    averages the inner optimizer keeps, and all others train on.
 
     Args:
       inner_optimizer: any `keras.optimizers.Optimizer`, or the name of one. Learning
         rate, weight decay, clipping, averaging and gradient accumulation are its own.
       quantizer: a `Quantizer`, for example `Binary()`.
-      strength: the pull lambda_t, a float >= 0 or a schedule of the step, in units of weight per
-        unit of learning rate; or "auto", which arrives at the grid by `freeze_step` whatever
-        the learning rate and the size of the weights: `schedules.TotalPull(freeze_step)`.
-      regularizer: "l1" pulls each weight by at most tau and lands it; "l2" contracts its
-        distance by 1/(1 + tau); "concave" pushes it away from the midpoint between two levels,
-        by 1/(1 - tau), and lands it: not in the paper, and better than "l1" in short runs.
-        None takes the paper's choice: "l1" for `Binary`, else "l2".
+      strength: float >= 0 or a schedule of the step. For "l1", "l2" and "concave" the pull
+        lambda_t; tau = learning rate * strength. For "relax" the share of the way, in [0, 1];
+        for "piecewise_affine" the inverse slope in [0, 1], as `Sigmoid` gives it. "auto" arrives
+        at the grid by `freeze_step`: `TotalPull` whatever the learning rate and the size of the
+        weights, the share in a line, the inverse slope by `Sigmoid`. "hard" takes none.
+      prox: the map from v to w. "l1" pulls each weight by at most tau and lands it; "l2" shrinks
+        its distance by 1/(1 + tau); "concave" pushes it away from the midpoint between two
+        levels, by 1/(1 - tau), and lands it; "relax" mixes v and its nearest level;
+        "piecewise_affine" steepens to a staircase; "hard" is the nearest level. None takes the
+        paper's choice: "l1" for `Binary`, else "l2".
+      memory: float in [0, 1], see above. Above 0 there is one more copy of the weights, and
+        `build` moves the weights to their prox, so that the first gradient is taken there.
       select: which variables, see `tf_proxquant.selection`. None = every kernel and
         embedding table.
-      clip: c > 0 clips the selected weights to [-c, c] after the prox; None does not. The
-        paper's recipes use 1.
+      clip: c > 0 clips what is kept from step to step to [-c, c]: v, or at memory 0 w after the
+        prox. The paper's recipes and BinaryConnect use 1. None does not.
       freeze_step: int >= 0, the step from which on the selected weights are on the grid and
         never move; 0 snaps them at build. None = never.
-      update_levels_every: int >= 1, the steps between two fits of the levels to the weights;
-        in between, weights go to the nearest of the kept levels. 1 fits at each step. What it
-        saves is in docs/performance.md.
+      update_levels_every: int >= 1, the steps between two fits of the levels to v; in between,
+        weights go to the nearest of the kept levels. 1 fits at each step. What it saves is in
+        docs/performance.md.
       jit_compile: whether XLA compiles the inner update and the prox together on TensorFlow, where
         the step is a graph that Keras does not compile itself: in `fit` on a CPU. It takes
-        seconds at the first step, makes each step faster than that of the bare inner optimizer
-        on large models, and rounds last bits in its own way. "auto" does so from 131,072 weights
-        on, unless a quantizer sorts (`optimal=True`, "median"), or the inner optimizer, a
-        schedule, a quantizer or a constraint is not from Keras or this package. Outside a graph
-        and under tf.distribute nothing is compiled.
+        seconds at the first step, makes each step of large kernels faster than that of the bare
+        inner optimizer, and rounds last bits in its own way. "auto" does so where the variables
+        have 131,072 weights or more in the mean, unless a quantizer sorts (`optimal=True`,
+        "median"), or the inner optimizer, a schedule, a quantizer or a constraint is not from
+        Keras or this package. Outside a graph and under tf.distribute nothing is compiled.
       name: name of the optimizer.
 
     Raises: ValueError: for arguments out of range, and for arguments that belong to the
@@ -65,24 +74,25 @@ class ProxQuant(QuantizingOptimizer):
 
     Example:
       >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-      >>> optimizer = ProxQuant(keras.optimizers.Adam(0.01), Binary(), Linear(0.05), clip=1.0,
-      ...                       freeze_step=300)
+      >>> optimizer = ProxQuant(keras.optimizers.Adam(0.02), Binary("mean", axis=-1),
+      ...                       prox="piecewise_affine", memory=0.99, freeze_step=300)
       >>> model.compile(optimizer, loss="mse")
 
     Reference: Bai, Wang, Liberty, ICLR 2019, arXiv:1810.00861, algorithm 1. Deviations: those
-      of the prox functions; a strength that is a function of the step, not of the epoch.
+      of the prox functions; a strength that is a function of the step, not of the epoch; the
+      memory.
     """
 
-    # Sum of tau under strength="auto". What it means for each penalty: `schedules.TotalPull`.
-    TOTAL_PULL = MappingProxyType({"l1": 30.0, "l2": 31.0, "concave": 12.0})
+    TOTAL_PULL = maps.TOTAL_PULL
 
     def __init__(
         self,
         inner_optimizer: keras.optimizers.Optimizer | str,
         quantizer: Quantizer,
-        strength: Strength,
+        strength: Strength = "auto",
         *,
-        regularizer: str | None = None,
+        prox: str | None = None,
+        memory: float = 0.0,
         select: Select = None,
         clip: float | None = None,
         freeze_step: int | None = None,
@@ -91,20 +101,14 @@ class ProxQuant(QuantizingOptimizer):
         name: str = "prox_quant",
         **kwargs: Any,
     ):
-        if regularizer not in (None, *_REGULARIZERS):
-            raise ValueError(
-                f"`regularizer` must be one of {_REGULARIZERS} or None. "
-                f"Received: regularizer={regularizer!r}."
-            )
-        if strength is None:
-            raise ValueError(
-                '`strength` must be a float >= 0, a schedule or "auto". Received: strength=None. '
-                "Pass for example pq.schedules.Linear(0.01)."
-            )
+        prox = arguments.check_prox(prox, kwargs)
+        memory = schedules.check_share("memory", memory)
+        map_name = self._map_name(prox)
         super().__init__(
             inner_optimizer,
             quantizer,
-            arguments.as_schedule(strength, freeze_step, automatic=schedules.TotalPull),
+            arguments.as_schedule(strength, map_name, memory, freeze_step),
+            memory=memory,
             select=select,
             clip=clip,
             freeze_step=freeze_step,
@@ -113,93 +117,113 @@ class ProxQuant(QuantizingOptimizer):
             name=name,
             refused=kwargs,
         )
-        self.regularizer = regularizer
+        self.prox = prox
+        self._map = map_name
+
+    @staticmethod
+    def _map_name(prox):
+        """The name in `maps`; None = that of each quantizer."""
+        return prox
+
+    @property
+    def regularizer(self) -> str | None:
+        """The former name of `prox`."""
+        return self.prox
 
     def _update(self, grads, variables, bundles):
-        # All three before the inner update: it moves the step, and with it a learning-rate
-        # schedule.
-        step = ops.copy(self.iterations)
-        tau = self.tau(step)
-        before = self._before(bundles)
+        """One step of all selected tensors, each bundle of them as one tensor:
+
+        v <- w + memory (v - w)
+        v <- inner_optimizer(v, gradient at w)
+        w <- prox(v, levels(v))        before the freeze
+        w <- nearest(v, levels(v))     at the freeze; after it v is w, and both stay
+        """
+        step = ops.copy(self.iterations)  # the inner update moves it, and with it the strength
+        strength = self._strength_at(step)
+        old_w, old_v = self._read(bundles)
+
+        v = {b: self._remembered(old_w[b], old_v[b]) for b in bundles}
+        v = self._inner_update(grads, variables, v)
+        stage = self._stage(step)
+        v = {b: stage.held_or_moved(old_w[b], v[b]) for b in bundles}
+        levels = self._levels(v, old_w, step, stage)
+        w = {b: self._prox(v[b], b.quantizer, levels[b], strength) for b in bundles}
+        if self.freeze_step is not None:
+            w = self._snapped(w, v, levels, step, stage)
+
+        self._store(stage, (w, old_w), (v, old_v), levels)
+
+    def _remembered(self, w, v):
+        """The leak, v <- w + memory (v - w). Nothing at memory 0, bit for bit v at memory 1."""
+        if self.memory in (0, 1):
+            return v
+        return w + ops.convert_to_tensor(self.memory, dtype=w.dtype) * (v - w)
+
+    def _inner_update(self, grads, variables, v):
+        """The inner update, v <- inner_optimizer(v, gradient at w)."""
+        if self.memory:
+            self._assign(v)
         self.inner_optimizer.apply(grads, variables)
-        moves = self._moves(step)
-        fixed = [b for b in bundles if b.quantizer.fixed_level is not None]
-        moved = {b: [self._moved_to_fixed(b, before[b], tau, moves)] for b in fixed}
-        fitted = [b for b in bundles if b not in moved]
-        moved.update(self._moved_to_fitted(fitted, before, tau, moves, self._is_due(step)))
-        self._store(moved)
+        return {b: self._clipped(b.read(), bool(self.memory)) for b in v}
 
-    def _moved_to_fixed(self, bundle, before, tau, moves):
-        """Returns the weights at the end of the update, where the levels do not follow them."""
-        quantizer, weights = bundle.quantizer, bundle.join(bundle.variables)
-        levels = quantizer.levels(weights)
-        pulled = self._prox_and_clip(weights, quantizer, levels, tau)
-        if moves is None:
-            return pulled
-        snapped = quantizer.nearest(pulled, levels)
-        pulled = ops.where(ops.equal(moves, SNAP), snapped, pulled)
-        return ops.where(ops.equal(moves, HOLD), before, pulled)
+    def _prox(self, v, quantizer, levels, strength):
+        """The pull, w <- prox(v, levels(v))."""
+        name = self._map or quantizer.regularizer
+        if getattr(self.strength, "is_pull", False):
+            total = self.TOTAL_PULL[name] if self.strength.total is None else 1.0
+            strength = maps.tau_in_units(strength * total, name, v, quantizer, levels)
+        level = quantizer.fixed_level
+        if name == "l1" and not self.memory and level is not None and level == self.clip:
+            # The paper's binary recipe: bit for bit what the lines below give, in fewer passes.
+            return operators.prox_l1_box(v, self.clip, strength)
+        return self._clipped(maps.apply(name, v, quantizer, levels, strength), self.memory == 0)
 
-    def _moved_to_fitted(self, bundles, before, tau, moves, is_due):
-        """Returns the weights at the end of the update, and the levels if they are kept.
+    def _snapped(self, w, v, levels, step, stage):
+        """The freeze, w <- nearest(v, levels(v)) from then on; notes how far that is from w."""
+        nearest = {b: b.quantizer.nearest(v[b], levels[b]) for b in w}
+        is_now = ops.equal(step, self.freeze_step - 1)
+        distance = ops.cond(
+            is_now if stage.updates is None else ops.logical_and(is_now, stage.updates),
+            lambda: holding.relative_distance([(w[b], nearest[b]) for b in w]),
+            lambda: ops.convert_to_tensor(self._snap_distance),
+        )
+        self._assign_all([self._snap_distance], [distance])
+        return {b: ops.where(stage.snaps, nearest[b], w[b]) for b in w}
+
+    def _clipped(self, tensor, is_kept):
+        """What is kept from step to step is clipped: v, or w where there is no memory."""
+        if self.clip is None or not is_kept:
+            return tensor
+        return ops.clip(tensor, -self.clip, self.clip)
+
+    def _place(self):
+        """The first gradient is taken at the prox of the weights."""
+        strength = self._strength_at(ops.copy(self.iterations))
+        for variable, quantizer, levels in self.fit_levels():
+            variable.assign(self._prox(self.latent_of(variable), quantizer, levels, strength))
+
+    def tau(self, step: Tensor) -> Tensor:
+        """Returns tau of the update number `step`, counted from 0.
+
+        The learning rate times the strength, or the pull itself where the schedule gives that.
 
         Args:
-          bundles: list of `Bundle`s.
-          before: dict of their weights before the inner update.
-          tau: scalar tensor, as `self.tau` gives it.
-          moves: None or a scalar of HOLD, PULL, SNAP: the first move pulls, a second one snaps to
-            levels fitted anew.
-          is_due: bool scalar tensor, whether the levels are fitted in this update.
+          step: scalar, the number of finished updates.
 
-        Returns: dict of lists [weights] or [weights, levels].
+        Returns: scalar tensor, or None where the prox does not take tau.
         """
-
-        def move(done, states):
-            return [move_one(done, b, *s) for b, s in zip(bundles, states, strict=True)]
-
-        def move_one(done, bundle, weights, kept=None):
-            quantizer = bundle.quantizer
-            is_second = ops.greater(done, 0)
-            levels = self._levels(quantizer, weights, kept, ops.logical_or(is_due, is_second))
-            pulled = self._prox_and_clip(weights, quantizer, levels, tau)
-            if moves is not None:
-                pulled = ops.where(is_second, quantizer.nearest(weights, levels), pulled)
-            return [pulled] if kept is None else [pulled, levels]
-
-        states = []
-        for bundle in bundles:
-            weights = bundle.join(bundle.variables)
-            if moves is not None:
-                weights = ops.where(ops.equal(moves, HOLD), before[bundle], weights)
-            states.append([weights, *self._kept(bundle)])
-        return dict(zip(bundles, graphs.repeat(moves, move, states), strict=True))
-
-    def _prox_and_clip(self, weights, quantizer, levels, tau):
-        regularizer = self.regularizer or quantizer.regularizer
+        if self.strength is None or self._map not in (None, *maps.WITH_TAU):
+            return None
+        strength = self.strength(step)
         if getattr(self.strength, "is_pull", False):
-            tau = self._in_units(tau, weights, quantizer, levels, regularizer)
-        level = quantizer.fixed_level
-        if regularizer == "l1" and level is not None and level == self.clip:
-            # The paper's binary recipe: bit for bit what the lines below give, in fewer passes.
-            return prox.prox_l1_box(weights, self.clip, tau)
-        if regularizer == "concave":
-            pulled = prox.prox_concave(weights, quantizer.spread_levels(weights, levels), tau)
-        else:
-            apply_prox = prox.prox_l1 if regularizer == "l1" else prox.prox_l2
-            pulled = apply_prox(weights, quantizer.nearest(weights, levels), tau)
-        return pulled if self.clip is None else ops.clip(pulled, -self.clip, self.clip)
+            return strength
+        return ops.multiply(self.learning_rate, strength)
 
-    def _in_units(self, tau, weights, quantizer, levels, regularizer):
-        """Returns tau, or one for each group, from a share or multiple of the penalty's unit."""
-        if self.strength.total is None:
-            tau = tau * self.TOTAL_PULL[regularizer]
-        if regularizer != "l1":
-            return tau
-        if quantizer.fixed_level is not None:
-            return tau * quantizer.fixed_level
-        gaps = 2 * max(1, levels.shape[-1] - 1)
-        half_distance = (levels[..., -1] - levels[..., 0]) / gaps
-        return ops.cast(tau, weights.dtype) * quantizer.spread(weights, half_distance)
+    def _strength_at(self, step):
+        """What the map takes: tau or a share; None for "hard"."""
+        if self._map in (None, *maps.WITH_TAU):
+            return self.tau(step)
+        return None if self.strength is None else self.strength(step)
 
     def get_config(self):
-        return {**super().get_config(), "regularizer": self.regularizer}
+        return {**super().get_config(), "prox": self.prox}

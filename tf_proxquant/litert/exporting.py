@@ -114,7 +114,9 @@ def export(
     return dataclasses.replace(report, archive_bytes=_write_files(target, encoded.content, archive))
 
 
-def preview(model_or_path: keras.Model | PathLike, profile: str = "fast", **options: Any):
+def preview(
+    model_or_path: keras.Model | PathLike, profile: str = "fast", **options: Any
+) -> ExportReport:
     """The report that `export` would give, without checking or writing anything.
 
     Args:

@@ -1,4 +1,4 @@
-"""Image data sets as arrays: digits, .npz files, IDX folders, tensorflow-datasets."""
+"""Image data sets as arrays: digits, .npz files, IDX folders."""
 
 import gzip
 import pathlib
@@ -6,9 +6,6 @@ import struct
 from typing import NamedTuple
 
 import numpy as np
-
-from tf_proxquant.datasets import prepared
-from tf_proxquant.typing import PathLike
 
 # Names of the classes of data sets that come without them.
 _CLASS_NAMES = {
@@ -20,7 +17,6 @@ _CLASS_NAMES = {
         "Ankle boot",
     ),
 }  # fmt: skip
-TFDS_NAMES = ("cifar10", "cifar100", "fashion_mnist", "mnist")
 _IDX_FILES = {
     "x_train": "train-images-idx3-ubyte",
     "y_train": "train-labels-idx1-ubyte",
@@ -34,13 +30,16 @@ class Images(NamedTuple):
 
     Attributes:
       name: str.
-      x_train: uint8 or float32 array (n, height, width, channels).
+      x_train: uint8 or float32 array (n, height, width, channels), or `Pictures`.
       y_train: int32 array (n,), class labels from 0 to num_classes - 1.
       x_test: as x_train.
       y_test: as y_train.
       num_classes: int >= 2.
       class_names: tuple of str, by label; by default the labels themselves.
       value_range: (lowest, highest) that a pixel can have.
+      validation: (images, labels) to watch the training with; None: those of the test.
+      statistics: (mean, std) of the channels of x_train, where they are known; or None.
+      left_out: of a folder, pairs (name of a file that is no readable picture, what is wrong).
     """
 
     name: str
@@ -51,41 +50,9 @@ class Images(NamedTuple):
     num_classes: int
     class_names: tuple = ()
     value_range: tuple = (0, 255)
-
-
-def load(name: str, data_dir: PathLike | None = None, download: bool = False) -> Images:
-    """Loads an image data set into memory.
-
-    Args:
-      name: "digits" (1,797 images of 8 x 8, part of this package); "fashion_mnist", "cifar10",
-        "cifar100" or "mnist"; or the path of a .npz file or of an IDX folder.
-      data_dir: where a named data set is: a .npz file with x_train, y_train, x_test and
-        y_test, a folder of IDX files (plain or .gz), or a tensorflow-datasets folder. None =
-        $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      download: True lets tensorflow-datasets download what it does not find.
-
-    Returns: `Images`.
-    Raises: ValueError: for an unknown name, data that is not there and must not be
-      downloaded, and files whose contents do not fit.
-    """
-    source = pathlib.Path(data_dir or name).expanduser()
-    if name == "digits" and data_dir is None:
-        return digits()
-    if source.suffix == ".npz":
-        return from_npz(source, name if data_dir else source.stem)
-    if source.is_dir() and _idx_path(source, _IDX_FILES["x_train"]):
-        return from_idx(source, name if data_dir else source.name)
-    if name in TFDS_NAMES:
-        return from_tfds(name, data_dir, download)
-    if data_dir is None and source.is_dir():
-        raise ValueError(
-            f"The folder '{source}' holds no IDX files. Expected {_IDX_FILES['x_train']}, plain "
-            "or .gz, and its companions."
-        )
-    raise ValueError(
-        f"Unknown data set. Received: dataset={name!r}, data_dir={data_dir!r}. Expected 'digits', "
-        f"one of {TFDS_NAMES}, the path of an existing .npz file, or a folder of IDX files."
-    )
+    validation: tuple | None = None
+    statistics: tuple | None = None
+    left_out: tuple = ()
 
 
 def digits():
@@ -135,24 +102,9 @@ def from_idx(folder, name=None):
     return checked(name or folder.name, *(arrays[key] for key in _IDX_FILES))
 
 
-def from_tfds(name, data_dir=None, download=False):
-    """Loads a data set prepared by tensorflow-datasets; prepares it only with `download`.
-
-    Without `download` only the folder is looked at, so that its absence is known at once.
-    """
-    root = prepared.root_of(data_dir)
-    versions = sorted(root.glob(f"{name}/*/dataset_info.json"))
-    if not versions and not download:
-        raise ValueError(
-            f"The data set '{name}' is not in '{root}'. Pass --download to fetch it with "
-            "tensorflow-datasets, or --data_dir with a .npz file, a folder of IDX files or a "
-            "folder that tensorflow-datasets prepared."
-        )
-    tfds, builder = prepared.open_builder(name, root, versions, "--data_dir with a .npz file")
-    batches = builder.as_dataset(batch_size=-1, shuffle_files=False)
-    train, test = tfds.as_numpy(batches["train"]), tfds.as_numpy(batches["test"])
-    names = getattr(builder.info.features["label"], "names", None)
-    return checked(name, train["image"], train["label"], test["image"], test["label"], names)
+def is_idx(folder):
+    """Whether a folder holds IDX files."""
+    return _idx_path(folder, _IDX_FILES["x_train"]) is not None
 
 
 def _idx_path(folder, filename):
@@ -216,14 +168,14 @@ def checked(name, x_train, y_train, x_test, y_test, class_names=None):
             f"Data set '{name}': the training labels must cover at least 2 classes and all of the "
             f"test's. Received: labels up to {y_train.max()} and {y_test.max()}."
         )
-    names = _names_of_classes(name, class_names, num_classes)
+    names = names_of_classes(name, class_names, num_classes)
     return Images(
         name, x_train, y_train, x_test, y_test, len(names), class_names=names,
         value_range=_value_range(x_train, x_test),
     )  # fmt: skip
 
 
-def _names_of_classes(name, given, num_classes):
+def names_of_classes(name, given, num_classes):
     """The names given, or known, or the labels; as a tuple of str."""
     if given is None:
         known = _CLASS_NAMES.get(name, ())

@@ -5,7 +5,7 @@
 PYTHON ?= python3.11
 BIN = .venv/bin
 ARGS ?=
-export TF_CPP_MIN_LOG_LEVEL ?= 2
+export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: train test test-jax test-oldest lint doctest docs toy-benchmarks clean
 

@@ -9,16 +9,13 @@ import unittest
 
 ROOT = pathlib.Path(__file__).parents[1]
 PARSE = """
-import json, sys, train
+import copy, json, sys, train
 from absl import flags
-from tf_proxquant.training import Settings
 found = {}
 for path in sys.argv[1:]:
-    flags.FLAGS.unparse_flags()
-    for name in Settings.__dataclass_fields__:
-        flags.FLAGS[name].unparse()
-    flags.FLAGS(["train.py", "--flagfile=" + path])
-    settings = Settings(**{name: flags.FLAGS[name].value for name in Settings.__dataclass_fields__})
+    values = copy.deepcopy(flags.FLAGS)
+    values(["train.py", "--flagfile=" + path])
+    settings = train.settings(values)
     found[path] = [settings.model, settings.method, settings.bits, settings.epochs]
 print(json.dumps(found))
 """

@@ -23,15 +23,15 @@ def network(*last, first=()):
 class FromPixelsTest(unittest.TestCase):
     def test_a_network_of_normalized_images_gives_the_same_from_pixels(self):
         model = network()
-        found = classifier.from_pixels(model, MEAN, STD)(PIXELS)
+        found = classifier.from_pixels(model, (8, 8, 3), MEAN, STD)(PIXELS)
         np.testing.assert_allclose(found, model((PIXELS - MEAN) / STD), rtol=1e-5, atol=1e-5)
 
     def test_a_network_that_scales_its_pixels_is_left_alone_at_any_depth(self):
         rescaled = network(first=[layers.Rescaling(1 / 255)])
         nested = keras.Sequential([keras.Input((8, 8, 3)), rescaled])
-        normalized = classifier.from_pixels(network(), MEAN, STD)
+        normalized = classifier.from_pixels(network(), (8, 8, 3), MEAN, STD)
         for model in (rescaled, nested, normalized):
-            self.assertIs(classifier.from_pixels(model, MEAN, STD), model)
+            self.assertIs(classifier.from_pixels(model, (8, 8, 3), MEAN, STD), model)
 
     def test_a_border_of_mean_is_a_border_of_zeros_behind_the_normalization(self):
         images = PIXELS.astype("uint8")

@@ -92,7 +92,7 @@ def _curves(rows):
     figure = Figure(figsize=(8, 6), layout="constrained")
     score, grid = figure.subplots(2, sharex=True, height_ratios=(2, 1))
     metric = "perplexity" if "val_perplexity" in rows[0] else "accuracy"
-    warm = [r for r in rows if r["phase"] == "full_precision"]
+    warm = [r for r in rows if r["phase"] != "quantized"]
     pulled = [r for r in rows if r["phase"] == "quantized"]
     offset = len(warm)
     for label, part, start, key, color in (

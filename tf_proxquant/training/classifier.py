@@ -25,17 +25,20 @@ def takes_pixels(model):
     )
 
 
-def from_pixels(model, mean, std):
+def from_pixels(model, shape, mean, std):
     """`model`, or where it does not scale its pixels a model that does so before it.
 
     Args:
       model: `keras.Model` from images, (batch, height, width, channels).
+      shape: (height, width, channels) of the images.
       mean: array (channels,), of the training images.
       std: array (channels,) > 0.
     """
-    if takes_pixels(model):
+    if takes_pixels(model) and tuple(model.input_shape[1:]) == tuple(shape):
         return model
-    inputs = keras.Input(model.input_shape[1:], name="image")
+    inputs = keras.Input(shape, name="image")
+    if takes_pixels(model):
+        return keras.Model(inputs, model(inputs), name=model.name)
     return keras.Model(inputs, model(normalization(mean, std)(inputs)), name=model.name)
 
 

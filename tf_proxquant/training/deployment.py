@@ -41,9 +41,26 @@ def export_and_score(settings, task, workdir, names):
         exported = _export(settings, task, source, target)
         workdir.write_json(f"{prefix}export.json", exported)
         report[score] = task.score_file(target)
+        if not prefix:
+            report.update(_stored(exported["rows"]))
         figures = str(target), target.stat().st_size, exported["float_bytes"]
         report.update({prefix + key: value for key, value in zip(keys, figures, strict=True)})
     return report
+
+
+def _stored(rows):
+    """How the weights are stored, by levels and form, and which should be smaller than they are."""
+    from tf_proxquant.litert import TensorRow
+
+    kinds, left = {}, []
+    for row in rows:
+        kind = kinds.setdefault((row["num_levels"], row["form"]), {"tensors": 0, "bytes": 0})
+        kind["tensors"] += 1
+        kind["bytes"] += row["bytes_after"]
+        if TensorRow(**row).is_left_float:
+            left.append({"name": row["name"], "reason": row["reason"]})
+    stored = [{"levels": levels, "form": form, **kind} for (levels, form), kind in kinds.items()]
+    return {"stored": stored, "stays_float": left}
 
 
 def _export(settings, task, source, target):

@@ -42,9 +42,10 @@ def join(settings):
     Returns: (context to build and train in, `Processes`).
     Raises: ValueError: if the backend cannot do it, or the processes do not find each other.
     """
-    if settings.distribution == "mirrored":
+    distribution = getattr(settings, "distribution", "none")  # text trains on one device
+    if distribution == "mirrored":
         return _mirrored(), Processes()
-    if settings.distribution == "data_parallel":
+    if distribution == "data_parallel":
         return _data_parallel(settings)
     return contextlib.nullcontext(), Processes()
 

@@ -5,14 +5,13 @@ import math
 import keras
 import numpy as np
 
-from tf_proxquant import datasets, selection
-from tf_proxquant.models import resnet
+from tf_proxquant import datasets, quantizers, selection
 from tf_proxquant.optimizers import RestartedAdam
-from tf_proxquant.training import classifier, distribution
+from tf_proxquant.training import classifier, distribution, networks
+from tf_proxquant.training.seeding import SeedRandomLayers
 
-# Data whose labels a flip from left to right would change.
-_NOT_FLIPPED = ("digits", "mnist")
-
+# Of a new last layer on a network that has learned already.
+_HEAD_EPOCHS, _HEAD_LEARNING_RATE = 3, 0.001
 # Training images that the static profile is calibrated on.
 _CALIBRATION_IMAGES = 256
 # Test images that an exported file is verified with.
@@ -25,7 +24,7 @@ class ImageTask:
     """What a run needs to know about images; `text.TextTask` is the other one.
 
     Args:
-      settings: `Settings`.
+      settings: `ImageSettings`.
       data: `datasets.Images`; None loads those that the settings name.
       processes: `distribution.Processes` that share each batch.
 
@@ -33,6 +32,8 @@ class ImageTask:
       metric: name of the score, in logs and reports.
       name: of the data set.
       train, validation: what `fit` reads: pixels as the data have them.
+      test: what the score is of; where there is no other validation, the same.
+      head_epochs: epochs in which only the last layer learns, of the model made last.
       names: (file name, names of the classes), to be written beside the model.
 
     Raises: ValueError: for data that are not there or do not fit.
@@ -43,35 +44,43 @@ class ImageTask:
     def __init__(self, settings, data=None, processes=None):
         self.settings = settings
         self.processes = processes or distribution.Processes()
-        if data is None:
-            data = datasets.load(settings.dataset, settings.data_dir, settings.download)
-        self.data = data
+        self.data = data or _load(settings)
         self.name = self.data.name
         self.names = "labels.txt", self.data.class_names
-        self.mean, self.std = datasets.channel_statistics(self.data.x_train)
-        self.train, self.validation = self._make_batches()
+        statistics = self.data.statistics or datasets.channel_statistics(self.data.x_train)
+        self.mean, self.std = statistics
+        self.head_epochs = 0
+        self.train = self._training_batches()
+        self.test = self._batches(self.data.x_test, self.data.y_test)
+        watched = self.data.validation
+        self.validation = self.test if watched is None else self._batches(*watched)
 
-    def _make_batches(self):
-        data, seed, devices = self.data, self.settings.seed, self.processes.devices
-        # The paper's 4 pixels for 32, in proportion.
-        pad, flip = data.x_train.shape[1] // 8, data.name not in _NOT_FLIPPED
-        train = datasets.Batches(
+    def _training_batches(self):
+        data, devices = self.data, self.processes.devices
+        return datasets.Batches(
             data.x_train, data.y_train, self.settings.batch_size,
-            pad=pad, fill=self.mean, flip=flip, shuffle=True, seed=seed,
-            shard=self.processes.shard, multiple_of=self.processes.count * devices,
+            # The paper's 4 pixels for 32, in proportion.
+            pad=data.x_train.shape[1] // 8, fill=self.mean, flip=self.settings.flips(data.name),
+            shuffle=True, seed=self.settings.seed, shard=self.processes.shard,
+            multiple_of=self.processes.count * devices,
         )  # fmt: skip
-        # Each process reads the whole test set: the mean over equal parts is that of one.
-        size = min(500, max(1, _EVALUATION_VALUES // math.prod(data.x_test.shape[1:])))
+
+    def _batches(self, images, labels):
+        """Batches to evaluate on; each process reads them all, for equal parts have one mean."""
+        devices = self.processes.devices
+        size = min(500, max(1, _EVALUATION_VALUES // math.prod(images.shape[1:])))
         size = max(devices, size - size % devices)
-        test = datasets.Batches(data.x_test, data.y_test, size, multiple_of=devices)
-        return train, test
+        return datasets.Batches(images, labels, size, multiple_of=devices)
 
     def make_model(self):
-        """Returns the model, from pixels to logits, not compiled."""
-        shape, classes = self.data.x_train.shape[1:], self.data.num_classes
-        first = classifier.normalization(self.mean, self.std)
-        depth, width = self.settings.depth, self.settings.width
-        return resnet(depth, shape, classes, width=width, preprocessing=first)
+        """Returns the model, from pixels to logits, not compiled; sets `head_epochs`."""
+        shape = self.data.x_train.shape[1:]
+        model, is_begun = networks.build(
+            self.settings, shape, self.data.num_classes, self.mean, self.std
+        )
+        asked = self.settings.head_epochs
+        self.head_epochs = _HEAD_EPOCHS * is_begun if asked is None else asked
+        return model
 
     def adopt(self, model):
         """Returns a model to train that starts as `model`, which the settings name.
@@ -80,14 +89,8 @@ class ImageTask:
 
         Raises: ValueError: if it does not fit the data.
         """
-        expected = (None, *self.data.x_train.shape[1:]), (None, self.data.num_classes)
-        if (tuple(model.input_shape), tuple(model.output_shape)) != expected:
-            raise ValueError(
-                "The model of `init_from` does not fit the data. Received: input "
-                f"{model.input_shape}, output {model.output_shape}. Expected: {expected[0]} and "
-                f"{expected[1]}."
-            )
-        return classifier.from_pixels(classifier.with_logits(model), self.mean, self.std)
+        shape, name = self.data.x_train.shape[1:], self.settings.init_from
+        return networks.fitted(model, name, shape, self.data.num_classes, self.mean, self.std)
 
     def compile(self, model, optimizer):
         """Compiles a model with its loss and metric."""
@@ -105,9 +108,11 @@ class ImageTask:
         return keras.optimizers.Adam(rate)
 
     def _is_warm_start(self, phase):
-        return phase == "full_precision" and self.settings.method != "full_precision"
+        return phase != "quantized" and self.settings.method != "full_precision"
 
     def _learning_rate(self, phase):
+        if phase == "head":
+            return max(_HEAD_LEARNING_RATE, self.settings.full_precision_learning_rate)
         if self._is_warm_start(phase):
             return self.settings.full_precision_learning_rate
         return self.settings.learning_rate
@@ -125,26 +130,34 @@ class ImageTask:
 
     def fit_callbacks(self):
         """Callbacks that every `fit` needs, first of all."""
-        return [datasets.EpochCounter(self.train)]
+        return [datasets.EpochCounter(self.train), SeedRandomLayers(self.settings.seed)]
 
     def evaluation_callbacks(self):
         """Callbacks that every `evaluate` needs."""
         return []
 
     def quantization(self, model):
-        """(quantizer, other arguments) of the optimizer, the paper's choice.
+        """(quantizer, other arguments) of the optimizer.
 
-        Binary quantizes every kernel, the others leave the first and the last one alone.
+        With `edge_bits` the first and the last kernel have a precision of their own; without, the
+        paper's choice: binary quantizes every kernel, the others leave these two alone.
         """
-        inner_only = self.settings.quantizer != "binary"
+        quantizer, edge_bits = self.settings.make_quantizer(), self.settings.edge_bits
+        inner_only = self.settings.quantizer != "binary" and edge_bits is None
+        skip = "shortcut" if self.settings.depth else ()
         select = selection.select_kernels(
-            model, skip_first=inner_only, skip_last=inner_only, skip="shortcut"
+            model, skip_first=inner_only, skip_last=inner_only, skip=skip
         )
-        return self.settings.make_quantizer(), {"select": select, "clip": self.settings.clip}
+        if edge_bits is not None:
+            at_edges = None if edge_bits == 32 else quantizers.Uniform(edge_bits, axis=-1)
+            select = {
+                each: at_edges if each in (select[0], select[-1]) else quantizer for each in select
+            }
+        return quantizer, {"select": select, "clip": self.settings.clip}
 
     def score(self, model):
         """Returns the accuracy on the test images."""
-        return float(model.evaluate(self.validation, verbose=0, return_dict=True)["accuracy"])
+        return float(model.evaluate(self.test, verbose=0, return_dict=True)["accuracy"])
 
     def deployed(self, model):
         """Returns the models to save and export, by file name; "model" is the one to report."""
@@ -167,7 +180,30 @@ class ImageTask:
             "meaning": "softmax: the score of each class, in the order of labels.txt",
             "labels": list(self.data.class_names),
         }
-        return {"input": pixels, "output": scores}
+        counts = {"train": len(self.data.x_train), "test": len(self.data.x_test)}
+        if isinstance(self.data.x_train, datasets.Pictures):
+            pixels["resize"] = f"{self.data.x_train.resize}, Pillow's BILINEAR"
+            counts["left_out"] = len(self.data.left_out)
+        return {"images": counts, "input": pixels, "output": scores}
+
+    def listing(self):
+        """Returns rows for pictures.csv: the part, class and name of each file; or None."""
+        data = self.data
+        if not isinstance(data.x_train, datasets.Pictures):
+            return None
+        parts = {"train": (data.x_train, data.y_train), "test": (data.x_test, data.y_test)}
+        if data.validation is not None and data.validation[0].names is not data.x_test.names:
+            parts["validation"] = data.validation
+        rows = [
+            {"part": part, "class": data.class_names[label], "picture": images.names[number]}
+            for part, (images, labels) in parts.items()
+            for number, label in enumerate(labels)
+        ]
+        left_out = [
+            {"part": f"left out: {what}", "class": "", "picture": name}
+            for name, what in data.left_out
+        ]
+        return rows + left_out
 
     def said(self):
         """Returns what is written into an exported file, arguments of `litert.export`."""
@@ -178,18 +214,19 @@ class ImageTask:
         from tf_proxquant import litert
 
         content, right = path.read_bytes(), 0
-        for number in range(len(self.validation)):
-            images, labels = self.validation[number]
+        for number in range(len(self.test)):
+            images, labels = self.test[number]
             right += np.sum(np.argmax(litert.predict(content, images), axis=-1) == labels)
-        return float(right / len(self.validation.labels))
+        return float(right / len(self.test.labels))
 
     def examples(self):
         """Returns some images to verify an exported file with."""
-        return self.validation[0][0][:_EXAMPLES]
+        return self.test.normalize(self.data.x_test[:_EXAMPLES])
 
     def calibration(self):
         """Returns images for the calibration of integer activations."""
-        return self.train.normalize(self.train.images[:_CALIBRATION_IMAGES])
+        chosen = np.random.default_rng(0).permutation(len(self.data.x_train))
+        return self.train.normalize(self.data.x_train[np.sort(chosen[:_CALIBRATION_IMAGES])])
 
 
 def half_cosine(learning_rate, epochs):
@@ -199,3 +236,15 @@ def half_cosine(learning_rate, epochs):
         return learning_rate * (1 + math.cos(math.pi * epoch / epochs)) / 2
 
     return keras.callbacks.LearningRateScheduler(rate)
+
+
+def _load(settings):
+    """The images that the settings name."""
+
+    def show(done, count):
+        print(f"  checked {done:,} of {count:,} pictures", flush=True)
+
+    return datasets.load(
+        settings.dataset, settings.data_dir, settings.download, image_size=settings.size,
+        resize=settings.resize, skip_broken=settings.skip_broken, progress=show,
+    )  # fmt: skip

@@ -1,16 +1,18 @@
 """The two phases of a run: full-precision warm start, then training towards the grid."""
 
-import keras
 import numpy as np
 from keras import ops
 
 from tf_proxquant import callbacks, schedules
 from tf_proxquant.optimizers import ProxConnect, ProxQuant, find_optimizer
+from tf_proxquant.training import networks
 from tf_proxquant.training.workdir import Recorder
 
 
 def full_precision(settings, task, workdir):
     """Trains the full-precision model, or takes it from `init_from` or an earlier start.
+
+    Where the model has weights but a new last layer, that learns alone first.
 
     Returns: (compiled model, dict with its score on the test data).
     """
@@ -20,12 +22,29 @@ def full_precision(settings, task, workdir):
 
     def make_model():
         model = _load_initial(task, settings.init_from) if settings.init_from else task.make_model()
+        if task.head_epochs:
+            model = _train_head(task, workdir, model)
         task.compile(model, task.inner_optimizer("full_precision"))
         return model
 
     rate = task.rate_callback("full_precision", epochs, workdir.read_metrics("full_precision"))
     model = _fit(workdir, "full_precision", epochs, make_model, task, [rate])
     return model, {f"full_precision_{task.metric}": task.score(model)}
+
+
+def _train_head(task, workdir, model):
+    """Trains the last layer alone; returns the model, all of which learns from now on."""
+
+    def frozen():
+        networks.freeze_all_but_head(model)
+        task.compile(model, task.inner_optimizer("head"))
+        return model
+
+    epochs = task.head_epochs
+    rate = task.rate_callback("head", epochs, workdir.read_metrics("head"))
+    trained = _fit(workdir, "head", epochs, frozen, task, [rate])
+    networks.unfreeze(trained)
+    return trained
 
 
 def quantized(settings, task, workdir, warm):
@@ -44,7 +63,7 @@ def quantized(settings, task, workdir, warm):
     watchers = [
         callbacks.SkipFrozenGradients(),
         monitor,
-        callbacks.QuantizedEvaluation(task.validation, callbacks=task.evaluation_callbacks()),
+        _QuantizedEvaluation(task.validation, callbacks=task.evaluation_callbacks()),
         task.rate_callback("quantized", settings.epochs, workdir.read_metrics("quantized")),
     ]
     model = _fit(workdir, "quantized", settings.epochs, make_model, task, watchers, _histogram)
@@ -65,6 +84,17 @@ class _Monitor(callbacks.QuantizationMonitor):
         super().set_model(model)
         pairs = find_optimizer(model).quantized_variables
         self.reference = [self.before[v.path] for v, _ in pairs]
+
+
+class _QuantizedEvaluation(callbacks.QuantizedEvaluation):
+    """Does not evaluate frozen weights anew: `fit` has, and they are on the grid."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        watched = {k.removeprefix("val_"): v for k, v in logs.items() if k.startswith("val_")}
+        if watched and find_optimizer(self.model).frozen:
+            logs.update({f"quantized_{name}": value for name, value in watched.items()})
+        else:
+            super().on_epoch_end(epoch, logs)
 
 
 def _histogram(model):
@@ -129,8 +159,4 @@ def quantizing_optimizer(settings, task, model):
 
 
 def _load_initial(task, path):
-    try:
-        model = keras.saving.load_model(path, compile=False)
-    except Exception as error:
-        raise ValueError(f"`init_from` is not a readable Keras model: {path}. {error}") from error
-    return task.adopt(model)
+    return task.adopt(networks.load(path))

@@ -6,6 +6,7 @@ import keras
 
 from tf_proxquant import plot
 from tf_proxquant.training import deployment, distribution, images, phases, text
+from tf_proxquant.training.text_settings import TextSettings
 from tf_proxquant.training.workdir import Workdir
 
 
@@ -22,7 +23,7 @@ def run(settings):
     started = time.perf_counter()
     deployment.check(settings)
     scope, processes = distribution.join(settings)
-    if settings.is_language_model:
+    if isinstance(settings, TextSettings):
         task = text.TextTask(settings)
     else:
         task = images.ImageTask(settings, processes=processes)
@@ -36,7 +37,7 @@ def run(settings):
         "seed": settings.seed,
         "workdir": str(workdir.path),
     }
-    with scope:
+    with scope, workdir.given_up_if_nothing_began():
         model, measured = phases.full_precision(settings, task, workdir)
         report.update(measured)
         if settings.method != "full_precision":
@@ -47,6 +48,9 @@ def run(settings):
         workdir.save_model(saved, f"{name}.keras")
     if processes.is_chief:
         workdir.write_names(*task.names)
+        pictures = task.listing()
+        if pictures:
+            workdir.write_table("pictures.csv", pictures)
         report.update(deployment.export_and_score(settings, task, workdir, deployed))
         report.update(task.describe())
         plot.history(workdir.path)

@@ -5,6 +5,7 @@ import numpy as np
 
 from tf_proxquant import callbacks, datasets, metrics, models, quantizers
 from tf_proxquant.training.images import half_cosine
+from tf_proxquant.training.seeding import SeedRandomLayers
 
 # Of the rule of Xu et al.; see `DecayOnStall`.
 _DECAY = 1.2
@@ -17,7 +18,7 @@ class TextTask:
     """What a run needs to know about text; `images.ImageTask` is the other one.
 
     Args:
-      settings: `Settings`.
+      settings: `TextSettings`.
       data: `datasets.Text`; None loads the one that the settings name.
 
     Attributes:
@@ -34,6 +35,7 @@ class TextTask:
     """
 
     metric = "perplexity"
+    head_epochs = 0
 
     def __init__(self, settings, data=None):
         self.settings = settings
@@ -98,7 +100,7 @@ class TextTask:
 
     def fit_callbacks(self):
         """Callbacks that every `fit` needs, first of all."""
-        return [callbacks.ResetStates(), SeedDropout(self.settings.seed)]
+        return [callbacks.ResetStates(), SeedRandomLayers(self.settings.seed)]
 
     def evaluation_callbacks(self):
         """Callbacks that every `evaluate` needs."""
@@ -157,29 +159,13 @@ class TextTask:
         """Returns what is written into an exported file, arguments of `litert.export`."""
         return {"vocabulary": self.data.vocabulary}
 
+    def listing(self):
+        """Returns rows for pictures.csv: None, there are no pictures."""
+        return None
+
     def score_file(self, path):
         """Returns the perplexity per word of a .tflite file of a `models.with_states`."""
         return perplexity_of_file(path, self.test)
-
-
-class SeedDropout(keras.callbacks.Callback):
-    """Makes the dropout of an epoch depend on (seed, layer, epoch) only.
-
-    Keras does not save the state of the generators, so that a resumed run would draw others.
-
-    Args:
-      seed: int >= 0.
-    """
-
-    def __init__(self, seed):
-        super().__init__()
-        self.seed = seed
-
-    def on_epoch_begin(self, epoch, logs=None):
-        for number, layer in enumerate(self.model.layers):
-            if isinstance(layer, keras.layers.Dropout):
-                drawn = np.random.default_rng((self.seed, number, epoch)).integers(2**32, size=2)
-                layer.seed_generator.state.assign(drawn.astype("uint32"))
 
 
 class DecayOnStall(keras.callbacks.Callback):

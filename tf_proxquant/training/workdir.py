@@ -20,6 +20,8 @@ from tf_proxquant import files
 _FREE = (
     "workdir", "resume", "data_dir", "download", "init_from", "job_addresses", "process_id",
 )  # fmt: skip
+# Of the settings, those that belong to one start and not to the run.
+_OF_A_START = ("workdir", "resume", "process_id")
 # Counts up when an unfinished run can no longer go on with newer code.
 _FORMAT = 2
 _CHECKPOINT_SECONDS = 30
@@ -36,6 +38,7 @@ class Workdir:
         <phase>.keras       the model at the end of a phase
         <phase>-NNNN.keras  checkpoint after epoch NNNN of an unfinished phase
         labels.txt          the name of each class; of text, vocabulary.txt with the words
+        pictures.csv        of a folder of pictures, the part and class of each
         model.keras, model.tflite, report.json, curves.png, weights.png
 
     Args:
@@ -58,7 +61,7 @@ class Workdir:
           one with other settings, and `resume` is on; if it cannot be written.
         """
         workdir = cls(settings.new_workdir(), is_chief)
-        workdir.is_shared = settings.num_processes > 1
+        workdir.is_shared = getattr(settings, "num_processes", 1) > 1
         if not is_chief:
             return workdir
         recorded = workdir / "settings.json"
@@ -80,6 +83,17 @@ class Workdir:
         except OSError as error:
             raise ValueError(f"The workdir cannot be written: {error}.") from error
         return workdir
+
+    @contextlib.contextmanager
+    def given_up_if_nothing_began(self):
+        """Context that takes the folder back where a model cannot be made for the data."""
+        try:
+            yield
+        except ValueError:
+            if self.is_chief and [path.name for path in self.path.iterdir()] == ["settings.json"]:
+                (self.path / "settings.json").unlink()
+                self.path.rmdir()
+            raise
 
     def is_empty(self):
         """Whether the folder is there and holds nothing."""
@@ -136,7 +150,7 @@ class Workdir:
         table = csv.DictWriter(text, header, lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
-        self._write(name, lambda path: path.write_text(text.getvalue()))
+        self._write(name, lambda path: path.write_text(text.getvalue(), "utf-8", "surrogateescape"))
 
     def checkpoint(self, phase):
         """Returns (path, epochs done) of the newest checkpoint of a phase, or (None, 0)."""
@@ -228,6 +242,26 @@ def _print_progress(row, epochs, seconds_left):
     figures = "  ".join(f"{key} {row[key]:.4f}" for key in shown if key in row)
     phase = row["phase"].replace("_", " ")
     print(f"{phase} {row['epoch'] + 1}/{epochs}  {figures}  {seconds_left:.0f} s left", flush=True)
+
+
+def recorded(given):
+    """The settings that a run to be resumed began with, so that they need not be given again.
+
+    Args:
+      given: dict of settings, such as those of the command line.
+
+    Returns: dict; empty unless `given` resumes a run whose settings can be read, for `Workdir.open`
+      says what is wrong with another one.
+    """
+    path = pathlib.Path(given.get("workdir") or ".").expanduser() / "settings.json"
+    if not given.get("resume") or not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+        settings = content["settings"] if content["format"] == _FORMAT else {}
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return {name: value for name, value in settings.items() if name not in _OF_A_START}
 
 
 def _check_same(recorded, settings):

@@ -60,6 +60,14 @@ class Wrapped(keras.layers.Layer):
         return self.inner(inputs)
 
 
+class Waves(keras.layers.Layer):
+    """Adds a sine of each position, of many turns."""
+
+    def call(self, x):
+        places = ops.cast(ops.arange(ops.shape(x)[1]), "float32")
+        return x + ops.sin(1e3 * places)[:, None]
+
+
 class ModelsTest(parameterized.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
@@ -244,6 +252,22 @@ class ModelsTest(parameterized.TestCase):
         frames = keras.Input((3, 8, 8, 2))
         model = keras.Model(frames, layers.Conv2D(2, 3)(layers.ConvLSTM2D(4, 3)(frames)))
         data = normal(4, 3, 8, 8, 2)
+        self.check(model, data, "static", atol=0.05, representative_data=data)
+
+    def test_static_keeps_attention_behind_a_mask_of_large_negative_numbers(self):
+        frames = keras.Input((12, 16))
+        scores = layers.Dot(axes=(2, 2))([layers.Dense(16)(frames), layers.Dense(16)(frames)])
+        hidden = np.triu(np.ones((12, 12), np.float32), 1)
+        weights = layers.Softmax()(scores - 1e9 * hidden)
+        model = keras.Model(frames, layers.Dot(axes=(2, 1))([weights, frames]))
+        data = normal(32, 12, 16)
+        report = self.check(model, data, "static", atol=0.1, representative_data=data)
+        self.assertLess(report.max_error, 0.1)
+
+    def test_static_leaves_what_depends_on_shapes_alone_in_float(self):
+        frames = keras.Input((None, 8))
+        model = keras.Model(frames, layers.Dense(4)(Waves()(frames)))
+        data = normal(16, 100, 8)
         self.check(model, data, "static", atol=0.05, representative_data=data)
 
     def test_static_takes_a_float_file(self):

@@ -67,7 +67,8 @@ def encode(
     base, moved_back = restore_grids(float_content, max_ulps)
     if settings.is_integer:
         request = dataclasses.replace(request, float_model=flatbuffer.Model(base))
-        base = integer.to_integer(base, representative_data)
+        base, said = integer.to_integer(base, representative_data)
+        remarks += said
     names = settings.names if strip_names is None else not strip_names
     content, plan, weights = _write_plan(base, settings, request, names)
     said = {"labels": labels, "vocabulary": vocabulary, "value_range": value_range}

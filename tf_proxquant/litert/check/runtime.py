@@ -13,6 +13,7 @@ from tf_proxquant.typing import PathLike, Tensor
 
 # The two sets of kernels that a stock runtime has on a CPU.
 KERNELS = ("xnnpack", "builtin")
+MAX_SAMPLES = 16
 # Names that count; TensorFlow leaves their tensors in any order.
 _BY_NUMBER = re.compile(r"(args|inputs?|outputs?)(_\d+)+")
 
@@ -224,6 +225,17 @@ def name_inputs(runner, inputs):
     if set(inputs) != set(names):
         raise ValueError(f"The file has inputs {names}. Received: {sorted(inputs)}")
     return {name: _fit(name, inputs[name], runner.inputs[name]) for name in names}
+
+
+def some_samples(runner, inputs):
+    """Arrays by name of at most 16 of the samples in `inputs`, from all over them."""
+    named = name_inputs(runner, inputs)
+    counts = {len(value) if value.ndim else 0 for value in named.values()}
+    count = counts.pop()
+    if counts or count <= MAX_SAMPLES:
+        return named
+    places = np.linspace(0, count - 1, MAX_SAMPLES).astype(int)
+    return {name: value[places] for name, value in named.items()}
 
 
 def _fit(name, value, details):

@@ -3,11 +3,20 @@
 import numpy as np
 from ai_edge_litert.schema_py_generated import QuantizationParametersT, TensorType
 
-from tf_proxquant.litert.check import runtime
+from tf_proxquant.litert.check import outputs, runtime
 from tf_proxquant.litert.read import flatbuffer, refusals
 from tf_proxquant.litert.read.weights import find_readers
 
 CALIBRATION_BATCH = 4
+TOLERABLE = 0.05
+LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+ONLY_LAYERS = (
+    "only dense layers and convolutions compute with integers; with all operators outputs would "
+    "differ by {:.1e}"
+)
+# Below this, and a hundred times below all others, values stand for minus infinity: what a mask
+# hides from a softmax. That far below the others they are 0 behind it, too.
+MASKED, BELOW = -1e4, 10.0
 # TensorFlow's quantizer widens narrower ranges to this, and nothing is left of the values.
 NARROWEST = 1e-6
 
@@ -22,28 +31,48 @@ def check_data(data):
 
 
 def to_integer(float_content, data):
-    """Bytes of the file whose weights and activations are integers of 8 bits.
+    """The file whose weights and activations are integers of 8 bits.
 
     The ranges of the activations are looked up with the stock interpreter: TensorFlow's calibrator
-    brings the process down where a graph holds a loop. Inside of loops the file stays float.
+    brings the process down where a graph holds a loop. Inside of loops the file stays float. Where
+    outputs suffer, what lies between the layers, such as norms and attention, stays float as well
+    if that helps.
 
     Args:
       float_content: bytes of a float file.
       data: samples to calibrate on, as for `runtime.predict`.
 
+    Returns: (bytes, notes for the report).
     Raises: ValueError: if the data do not fit the file, give activations that are not finite, or
       the quantizer refuses the file.
     """
+    model = flatbuffer.Model(float_content)
+    ranges = _find_ranges(float_content, model, data)
+    _check_outputs(model.subgraphs[0], ranges)
+    samples = runtime.some_samples(runtime.Runner(float_content, "builtin"), data)
+    expected = outputs.run(float_content, samples, "builtin")
+
+    def measure(content):
+        return outputs.relative_error(outputs.run(content, samples, "builtin"), expected)
+
+    content = _quantize(float_content, ranges)
+    error = measure(content)
+    if error > TOLERABLE:
+        between_layers = _quantize(float_content, _at_layers(model, ranges))
+        if measure(between_layers) < error:
+            return between_layers, (ONLY_LAYERS.format(error),)
+    return content, ()
+
+
+def _quantize(content, ranges):
     from tensorflow.lite.python.convert import mlir_quantize
 
-    model = flatbuffer.Model(float_content)
-    graph = model.subgraphs[0]
-    ranges = _find_ranges(float_content, model, data)
-    _check_outputs(graph, ranges)
+    model = flatbuffer.Model(content)
     for index, (low, high) in ranges.items():
-        parameters = graph.tensors[index].quantization or QuantizationParametersT()
+        tensor = model.subgraphs[0].tensors[index]
+        parameters = tensor.quantization or QuantizationParametersT()
         parameters.min, parameters.max = np.float32([low]), np.float32([high])
-        graph.tensors[index].quantization = parameters
+        tensor.quantization = parameters
     try:
         with refusals.muted():
             return bytes(mlir_quantize(model.to_bytes()))
@@ -52,6 +81,15 @@ def to_integer(float_content, data):
             "TensorFlow's quantizer refuses the file; export it with profile='dynamic'. "
             f"Received: {refusals.first_sentence(error)}"
         ) from error
+
+
+def _at_layers(model, ranges):
+    """Those of the tensors that a layer with weights reads or writes."""
+    kept = set()
+    for operator in model.subgraphs[0].operators:
+        if model.operator_name(operator) in LAYERS:
+            kept.update((int(operator.inputs[0]), int(operator.outputs[0])))
+    return {index: value for index, value in ranges.items() if index in kept}
 
 
 def _check_outputs(graph, ranges):
@@ -74,14 +112,14 @@ def _find_ranges(content, model, data):
     read = {*find_readers(graph), *(int(i) for i in graph.outputs)}
     activations = [
         index
-        for index, tensor in enumerate(graph.tensors)
-        if tensor.type == TensorType.FLOAT32 and model.constant(tensor) is None and index in read
+        for index in sorted(_of_values(model, graph) & read)
+        if graph.tensors[index].type == TensorType.FLOAT32
     ]
     ranges = {}
     for batch, _ in runtime.batches(runner, runtime.name_inputs(runner, data), CALIBRATION_BATCH):
         runner(batch)
         for index, values in runner.activations(activations):
-            low, high = float(values.min()), float(values.max())
+            low, high = _range(values)
             if not np.isfinite(low + high):
                 raise ValueError(
                     "The representative data give activations that are NaN or infinite, in "
@@ -90,3 +128,25 @@ def _find_ranges(content, model, data):
             before = ranges.get(index, (low, high))
             ranges[index] = min(low, before[0]), max(high, before[1])
     return ranges
+
+
+def _of_values(model, graph):
+    """Tensors that depend on the values of inputs.
+
+    Others depend on their shapes alone, such as angles of positions, for which 8 bits are too few.
+    """
+    found = {int(i) for i in graph.inputs}
+    for operator in graph.operators:
+        is_new = model.operator_name(operator) not in ("SHAPE", "RANGE", "ZEROS_LIKE")
+        if is_new and operator.inputs is not None and found.intersection(operator.inputs.tolist()):
+            found.update(operator.outputs.tolist())
+    return found
+
+
+def _range(values):
+    """Smallest and largest value; a mask's minus infinity lies just below the others."""
+    low, high = float(values.min()), float(values.max())
+    if low <= MASKED:
+        others = float(values.min(where=values > MASKED, initial=0.0))
+        low = others - BELOW if others > low / 100 else low
+    return low, high

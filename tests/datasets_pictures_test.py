@@ -153,7 +153,7 @@ class FolderTest(FolderCase):
         self.fill("cat", "dog", part="train/")
         self.fill("cat", "dog", count=2, part="val/")
         found = self.load()
-        self.assertEqual(found.x_test.names, found.validation[0].names)
+        self.assertIsNone(found.validation)
         self.assertEqual(len(found.x_test), 4)
 
     def test_a_class_may_be_called_train(self):
@@ -287,6 +287,7 @@ class BadFolderTest(FolderCase):
             "Not among the classes.*cow": unknown_class,
             "one line of UTF-8.*'a.nb'": only("a\nb", "c"),
             "Without any.*bird": spoiled_class,
+            "two pictures of some class.*2 pictures of 2 classes": only("cat", "dog", count=1),
         }
         for pattern, make in cases.items():
             with self.subTest(pattern):

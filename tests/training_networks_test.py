@@ -10,8 +10,9 @@ import keras
 import numpy as np
 from keras import layers
 
-from tf_proxquant import training
-from tf_proxquant.training import networks, seeding
+import tf_proxquant as pq
+from tf_proxquant import datasets, training
+from tf_proxquant.training import images, networks, phases, seeding
 
 SHAPE, CLASSES = (32, 32, 3), 4
 MEAN, STD = np.float32([120, 110, 100]), np.float32([60, 61, 62])
@@ -215,3 +216,32 @@ class SeedRandomLayersTest(unittest.TestCase):
         others = [*first[1:], *drawn(1, 3), *drawn(2, 2)]
         for other in others:
             self.assertTrue(np.any(first[0] != other))
+
+
+class EdgesTest(unittest.TestCase):
+    def levels(self, **settings):
+        """Most levels in a column of each kernel that is quantized, in the order of the model."""
+        data = datasets.load("digits")
+        task = images.ImageTask(training.Settings(**settings), data)
+        model = task.make_model()
+        optimizer = phases.quantizing_optimizer(task.settings, task, model)
+        task.compile(model, optimizer)
+        optimizer.build(model.trainable_variables)
+        pq.snap(model)
+        columns = {
+            v.path: np.asarray(v).reshape(-1, v.shape[-1]).T
+            for v, _ in optimizer.quantized_variables
+        }
+        return {path: max(len(np.unique(c)) for c in of) for path, of in columns.items()}
+
+    def test_the_first_and_the_last_kernel_have_bits_of_their_own(self):
+        found = self.levels(edge_bits=3, quantizer="uniform", bits=2)
+        self.assertEqual(len(found), 8)
+        self.assertTrue(4 < found["stem/kernel"] <= 8 and 4 < found["head/kernel"] <= 8)
+        self.assertLessEqual(found["stage1_block1_conv1/kernel"], 4)
+        self.assertFalse([path for path in found if "shortcut" in path])
+
+    def test_or_full_precision_or_the_papers_choice(self):
+        self.assertEqual(len(self.levels(edge_bits=32)), 6)
+        self.assertEqual(len(self.levels(quantizer="ternary")), 6)
+        self.assertEqual(len(self.levels()), 8)

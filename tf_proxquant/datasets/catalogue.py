@@ -63,7 +63,8 @@ def _streamed(name, builder, class_names, form, progress):
     labels = np.array([records.feature(joined[i], "label") for i in range(ends[-1])], "int32")
     if parts == ["train"]:
         numbers["train"], numbers["test"] = map(np.array, pictures.drawn(labels))
-    numbers.setdefault("test", numbers.get("validation"))
+    if "test" not in numbers:
+        numbers["test"] = numbers.pop("validation")
     made = {}
     for part, chosen in numbers.items():
         images = records.EncodedImages(joined, chosen)

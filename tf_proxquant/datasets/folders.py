@@ -81,7 +81,7 @@ def from_folder(
     statistics = pictures.statistics(sums[parts["train"]], size)
     return Images(
         folder.resolve().name, *made["train"], *made["test"], len(class_names), class_names,
-        validation=made["validation"], statistics=statistics, left_out=tuple(problems),
+        validation=made.get("validation"), statistics=statistics, left_out=tuple(problems),
     )  # fmt: skip
 
 
@@ -185,16 +185,21 @@ def _check_classes(folder, files, class_names):
 
 
 def _divided(files, class_names):
-    """Numbers of the files of each part, lists by "train", "validation" and "test"."""
+    """Numbers of the files of each part that there is, lists by "train", "test", "validation"."""
     parts = {"train": [], "validation": [], "test": []}
     for number, file in enumerate(files):
         parts[file.part or "train"].append(number)
     if not parts["validation"] and not parts["test"]:
         classes = np.array([class_names.index(files[i].class_name) for i in parts["train"]])
         parts["train"], parts["test"] = pictures.drawn(classes)
-    parts["test"] = parts["test"] or parts["validation"]
-    parts["validation"] = parts["validation"] or parts["test"]
-    return parts
+    parts["test"] = parts["test"] or parts.pop("validation")
+    if not parts["test"]:
+        raise ValueError(
+            "A fifth of each class is put apart for the test, which takes two pictures of some "
+            f"class at least. Received: {len(parts['train'])} pictures of {len(class_names)} "
+            "classes."
+        )
+    return {part: chosen for part, chosen in parts.items() if chosen}
 
 
 def _part(folder, files, class_names, size, resize):

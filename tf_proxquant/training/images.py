@@ -143,16 +143,21 @@ class ImageTask:
         paper's choice: binary quantizes every kernel, the others leave these two alone.
         """
         quantizer, edge_bits = self.settings.make_quantizer(), self.settings.edge_bits
-        inner_only = self.settings.quantizer != "binary" and edge_bits is None
-        skip = "shortcut" if self.settings.depth else ()
-        select = selection.select_kernels(
-            model, skip_first=inner_only, skip_last=inner_only, skip=skip
-        )
-        if edge_bits is not None:
-            at_edges = None if edge_bits == 32 else quantizers.Uniform(edge_bits, axis=-1)
-            select = {
-                each: at_edges if each in (select[0], select[-1]) else quantizer for each in select
-            }
+        skip = ["shortcut"] if self.settings.depth else []
+        if edge_bits is not None and len(selection.select_kernels(model, skip=skip)) <= 2:
+            # All of them are edges.
+            select = selection.select_kernels(model, skip=skip)
+            quantizer = quantizer if edge_bits == 32 else quantizers.Uniform(edge_bits, axis=-1)
+        elif edge_bits is None:
+            inner_only = self.settings.quantizer != "binary"
+            select = selection.select_kernels(
+                model, skip_first=inner_only, skip_last=inner_only, skip=skip
+            )
+        else:
+            # A dict leaves what it does not name to the optimizer's own quantizer: the edges.
+            inner = selection.select_kernels(model, skip_first=True, skip_last=True, skip=skip)
+            select = {**dict.fromkeys(inner, quantizer), **dict.fromkeys(skip)}
+            quantizer = None if edge_bits == 32 else quantizers.Uniform(edge_bits, axis=-1)
         return quantizer, {"select": select, "clip": self.settings.clip}
 
     def score(self, model):
@@ -192,7 +197,7 @@ class ImageTask:
         if not isinstance(data.x_train, datasets.Pictures):
             return None
         parts = {"train": (data.x_train, data.y_train), "test": (data.x_test, data.y_test)}
-        if data.validation is not None and data.validation[0].names is not data.x_test.names:
+        if data.validation is not None:
             parts["validation"] = data.validation
         rows = [
             {"part": part, "class": data.class_names[label], "picture": images.names[number]}

@@ -21,7 +21,7 @@ test-jax: .venv/installed
 
 # All tests but those of floor 3 and of the export, which needs TensorFlow.
 ON_EVERY_BACKEND = $(filter-out tests/litert% tests/training% tests/bad_files% tests/distribution% \
-  tests/floors% tests/recipes%,$(wildcard tests/*_test.py))
+  tests/docs% tests/floors% tests/recipes%,$(wildcard tests/*_test.py))
 
 # Some tests of each floor on the oldest versions that pyproject.toml allows, in their own environment.
 test-oldest: .venv-oldest/installed

@@ -79,7 +79,7 @@ class ScanTest(unittest.TestCase):
     def test_what_is_suggested_fits_and_trains(self):
         output = io.StringIO()
         with contextlib.redirect_stdout(output):
-            found = pq.sensitivity(MODEL, (X, Y), max_bytes=100)
+            found = pq.sensitivity(MODEL, (X, Y), max_bytes=100, profile=None)
         suggested = found.suggest(100)
         self.assertIn("hidden/kernel", output.getvalue())
         self.assertIn("select= for 100 bytes", output.getvalue())
@@ -88,6 +88,28 @@ class ScanTest(unittest.TestCase):
         optimizer.build(model.trainable_variables)
         quantizers = [q for v, q in optimizer.quantized_variables if "hidden" in v.path]
         self.assertIsInstance(quantizers[0], pq.Binary)
+
+    @unittest.skipUnless(keras.backend.backend() == "tensorflow", "the export needs TensorFlow")
+    def test_the_budget_is_the_size_of_the_file(self):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential(
+            [keras.Input((8, 8, 4)), layers.Conv2D(32, 3), layers.Conv2DTranspose(16, 3),
+             layers.GlobalAveragePooling2D(), layers.Dense(5)]
+        )  # fmt: skip
+        model.compile("sgd", "mse")
+        data = np.zeros((4, 8, 8, 4), "float32"), np.zeros((4, 5), "float32")
+        found = pq.sensitivity(model, data, metric="loss", profile="fast")
+        before = model.get_weights()
+        largest = pq.litert.preview(model, "fast").bytes
+        for budget in (0.9 * largest, 0.6 * largest, 0.5 * largest):
+            suggested = found.suggest(budget)
+            pq.snap(model, None, select=suggested)
+            self.assertLessEqual(pq.litert.preview(model, "fast").bytes, budget)
+            model.set_weights(before)
+        with self.assertRaisesRegex(ValueError, 'profile="fast" takes [0-9,]+ bytes'):
+            found.suggest(0.1 * largest)
+        for value, expected in zip(model.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(value, expected)
 
     def test_bad_input_is_refused(self):
         unbuilt = keras.Sequential([layers.Dense(2)])
@@ -99,7 +121,7 @@ class ScanTest(unittest.TestCase):
             "'1': 3": lambda: pq.sensitivity(MODEL, (X, Y), {"1": 3}),
             "Received: a dict": lambda: pq.sensitivity(MODEL, (X, Y), one, select={"a": None}),
             "Nothing to quantize": lambda: pq.sensitivity(MODEL, (X, Y), one, select="nowhere"),
-            "max_bytes=1.": lambda: pq.sensitivity(MODEL, (X, Y), one).suggest(1),
+            "max_bytes=1.": lambda: pq.sensitivity(MODEL, (X, Y), one, profile=None).suggest(1),
         }
         for pattern, call in cases.items():
             with self.subTest(pattern), self.assertRaisesRegex(ValueError, pattern):

@@ -1,7 +1,10 @@
 """How much each layer minds being quantized, and a mixed precision for a size budget."""
 
+import contextlib
+import functools
 import math
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -45,29 +48,68 @@ class Sensitivity:
       rows: list of `Candidate`, by tensor and then as the candidates were given.
     """
 
-    def __init__(self, metric: str, rows: list[Candidate]):
-        self.metric, self.rows = metric, rows
+    def __init__(
+        self,
+        metric: str,
+        rows: list[Candidate],
+        measure: Callable[[dict], int] | None = None,
+        profile: str | None = None,
+    ):
+        self.metric, self.rows, self.profile, self._measure = metric, rows, profile, measure
 
     def suggest(self, max_bytes: float) -> dict:
-        """Chooses a precision for each tensor so that their codes fit into a budget.
+        """Chooses a precision for each tensor so that the exported file fits into a budget.
 
         Starts from the candidate with the smallest drop for each tensor, then takes again and again
-        the exchange that costs least drop for each byte it saves. The drops are taken to add
-        up, which they do only roughly, and training afterwards wins most of them back: it is a
-        place to start, not an optimum.
+        the exchange that costs least drop for each byte it saves, until the file of the scan's
+        profile, made of the snapped weights, is small enough. The drops are taken to add up, which
+        they do only roughly, and training afterwards wins most of them back: it is a place to
+        start, not an optimum.
 
         Args:
-          max_bytes: number > 0, for the codes of all scanned tensors.
+          max_bytes: number > 0, bytes of the .tflite file; of the codes of all scanned tensors
+            where the scan had no profile.
 
         Returns: dict from regex to quantizer (None for full precision), for `select=`.
-        Raises: ValueError: if the smallest candidates together do not fit.
+        Raises: ValueError: if the smallest candidates together do not fit, with what they take.
         """
         budget = check_number("max_bytes", max_bytes)
+        if self._measure is None:
+            return self._within(budget, max_bytes)
+        smallest = self._select(self._smallest())
+        least = self._measure(smallest)
+        if least > budget:
+            raise ValueError(
+                f"No choice of candidates fits. Received: max_bytes={max_bytes}. With the smallest "
+                f'ones the file of profile="{self.profile}" takes {least:,} bytes. Add candidates '
+                "of fewer bits, or raise the budget."
+            )
+        left, fewest = budget, sum(row.bytes for row in self._smallest().values())
+        while left > fewest:
+            select = self._within(left, max_bytes)
+            size = self._measure(select)
+            if size <= budget:
+                return select
+            left -= max(size - budget, 0.02 * budget)
+        return smallest
+
+    def _choices(self):
         choices = {}
         for row in self.rows:
             choices.setdefault(row.path, []).append(row)
-        chosen = {path: min(rows, key=_cost) for path, rows in choices.items()}
-        smallest = sum(min(row.bytes for row in rows) for rows in choices.values())
+        return choices
+
+    def _smallest(self):
+        return {p: min(r, key=lambda row: row.bytes) for p, r in self._choices().items()}
+
+    @staticmethod
+    def _select(chosen):
+        return {f"(^|/){re.escape(path)}$": row.quantizer for path, row in chosen.items()}
+
+    def _within(self, budget, max_bytes):
+        """The choice whose codes take at most `budget` bytes."""
+        chosen = {path: min(rows, key=_cost) for path, rows in self._choices().items()}
+        smallest = sum(row.bytes for row in self._smallest().values())
         if smallest > budget:
             raise ValueError(
                 f"No choice of candidates fits. Received: max_bytes={max_bytes}. The smallest ones "
@@ -79,7 +121,7 @@ class Sensitivity:
             ]  # never empty: the smallest fit
             best = min(exchanges, key=lambda row: _price(row, chosen[row.path]))
             chosen[best.path] = best
-        return {f"(^|/){re.escape(path)}$": row.quantizer for path, row in chosen.items()}
+        return self._select(chosen)
 
     def __str__(self):
         names = list(dict.fromkeys(row.name for row in self.rows))
@@ -109,6 +151,7 @@ def sensitivity(
     select: Select = None,
     metric: str | None = None,
     max_bytes: float | None = None,
+    profile: str | None = "small",
     batch_size: int | None = None,
 ) -> Sensitivity:
     """Evaluates a trained model with one tensor snapped at a time.
@@ -127,6 +170,9 @@ def sensitivity(
       metric: name of a metric of `evaluate`; None = "accuracy" where there is one, else "loss".
         Lower is better if the name holds "loss", "error" or "perplexity", else higher.
       max_bytes: number; also prints the table and `suggest(max_bytes)`. None prints nothing.
+      profile: of the export whose file must fit into `max_bytes`; not "static", which needs data.
+        Each try converts the model, some seconds. None counts the codes alone, which needs no
+        TensorFlow.
       batch_size: int, for arrays; None takes Keras' default.
 
     Returns: `Sensitivity`.
@@ -152,21 +198,9 @@ def sensitivity(
             f"The model has no such metric. Received: metric={metric!r}. Expected one of "
             f"{sorted(results)}."
         )
-    full = float(results[metric])
-    sign = 1 if any(word in metric for word in _LOWER_IS_BETTER) else -1
-    rows = []
-    first = next(iter(candidates.values()))
-    for variable, _ in selection.resolve(select, first, model.trainable_variables):
-        path = selection.path(variable).removeprefix(f"{model.name}/")
-        size = math.prod(variable.shape)
-        rows.append(Candidate(path, _FULL_PRECISION, None, 4 * size, full, 0.0))
-        for name, quantizer in candidates.items():
-            levels = quantizer.levels(variable).shape[-1]
-            num_bytes = math.ceil(size * math.ceil(math.log2(levels)) / 8)
-            value = float(_with_snapped(variable, quantizer, evaluate)[metric])
-            drop = sign * (value - full)
-            rows.append(Candidate(path, name, quantizer, num_bytes, value, drop))
-    found = Sensitivity(metric, rows)
+    rows = _scan(model, candidates, select, metric, float(results[metric]), evaluate)
+    measure = functools.partial(_file_bytes, model, profile) if profile else None
+    found = Sensitivity(metric, rows, measure, profile)
     if max_bytes is not None:
         print(found)
         print(f"select= for {max_bytes:,} bytes:")
@@ -175,24 +209,60 @@ def sensitivity(
     return found
 
 
+def _scan(model, candidates, select, metric, full, evaluate):
+    """The `Candidate` rows of all selected tensors."""
+    sign = 1 if any(word in metric for word in _LOWER_IS_BETTER) else -1
+    resolved = {
+        name: selection.resolve(select, quantizer, model.trainable_variables)
+        for name, quantizer in candidates.items()
+    }
+    rows = []
+    for place, (variable, _) in enumerate(next(iter(resolved.values()))):
+        path = selection.path(variable).removeprefix(f"{model.name}/")
+        size = math.prod(variable.shape)
+        rows.append(Candidate(path, _FULL_PRECISION, None, 4 * size, full, 0.0))
+        for name, given in candidates.items():
+            _, quantizer = resolved[name][place]  # along the output channels of its layer
+            levels = quantizer.levels(variable).shape[-1]
+            num_bytes = math.ceil(size * math.ceil(math.log2(levels)) / 8)
+            with _snapped([(variable, quantizer)]):
+                value = float(evaluate()[metric])
+            rows.append(Candidate(path, name, given, num_bytes, value, sign * (value - full)))
+    return rows
+
+
 def default_candidates() -> dict:
     """Binary to 8 bits, a dict from a name to a quantizer."""
     return {
         "binary": quantizers.Binary("mean", axis=-1),
         "ternary": quantizers.Ternary(axis=-1),
-        "2 bits": quantizers.MultiBit(2, axis=-1),
+        "2 bits": quantizers.Uniform(2, axis=-1, mid_rise=True),
         "4 bits": quantizers.Uniform(4, axis=-1),
         "8 bits": quantizers.Uniform(8, axis=-1),
     }
 
 
-def _with_snapped(variable, quantizer, evaluate):
-    before = ops.copy(variable)
+@contextlib.contextmanager
+def _snapped(pairs):
+    """Context in which variables lie on their grids."""
+    before = [ops.copy(variable) for variable, _ in pairs]
     try:
-        variable.assign(quantizer(variable))
-        return evaluate()
+        for variable, quantizer in pairs:
+            variable.assign(quantizer(variable))
+        yield
     finally:
-        variable.assign(before)
+        for (variable, _), value in zip(pairs, before, strict=True):
+            variable.assign(value)
+
+
+def _file_bytes(model, profile, select):
+    """Bytes of the file that `export` would write with these weights snapped."""
+    select = {pattern: quantizer for pattern, quantizer in select.items() if quantizer is not None}
+    pairs = selection.resolve(select, None, model.trainable_variables) if select else []
+    from tf_proxquant import litert  # which training does not need
+
+    with _snapped(pairs):
+        return litert.preview(model, profile).bytes
 
 
 def _cost(row):

@@ -259,7 +259,7 @@ class ResetStates(keras.callbacks.Callback):
             if isinstance(layer, keras.layers.RNN):
                 # Its own reset_state expects a flat list; stacked cells have a list of lists.
                 for state in keras.tree.flatten(layer.states or []):
-                    state.assign(ops.zeros_like(state))
+                    state.assign(ops.zeros(state.shape, state.dtype))
             elif hasattr(layer, "reset_state"):
                 layer.reset_state()
 

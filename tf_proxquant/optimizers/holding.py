@@ -47,9 +47,10 @@ def levels_now(quantizer, weights, kept):
     """
     if kept is None:
         return quantizer.levels(weights)
+    weights, kept = ops.convert_to_tensor(weights), ops.convert_to_tensor(kept)
     far = is_far(quantizer, weights, kept)
     if not bool(ops.any(far)):
-        return ops.convert_to_tensor(kept)
+        return kept
     return choose(far, quantizer.levels(weights), kept)
 
 

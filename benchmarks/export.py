@@ -24,7 +24,8 @@ import keras
 import numpy as np
 
 from tf_proxquant import litert, models
-from tf_proxquant.litert.check import runtime, timing, verify
+from tf_proxquant.litert.check import inputs as verification
+from tf_proxquant.litert.check import outputs, runtime, timing
 from tf_proxquant.litert.read import convert
 
 BINARY = [-0.1, 0.1]
@@ -191,9 +192,9 @@ def measure(path, float_content, inputs, expected, seconds):
         cells.append(f"{ratio:.2f}")
     cells.append(f"{measure_memory(path):.1f}")
     runner = runtime.Runner(content)
-    outputs = runner(dict(zip(runner.input_names, inputs.values(), strict=True)))
-    named = dict(zip(expected, outputs.values(), strict=True))
-    cells.append(f"{verify.relative_error(named, expected):.0e}")
+    found = runner(dict(zip(runner.input_names, inputs.values(), strict=True)))
+    named = dict(zip(expected, found.values(), strict=True))
+    cells.append(f"{outputs.relative_error(named, expected):.0e}")
     return cells
 
 
@@ -205,7 +206,7 @@ def run(name, build, levels, profiles, seconds):
         float_content, _ = convert.convert(model)
         float_path = folder / "float.tflite"
         float_path.write_bytes(float_content)
-        inputs = verify.random_inputs(float_content)
+        inputs = verification.random_inputs(float_content)
         expected = runtime.Runner(float_content)(inputs)
         print(f"| **{name}** float32 | ", end="")
         print(" | ".join(measure(float_path, float_content, inputs, expected, seconds)), "|")

@@ -95,55 +95,49 @@ def check_weights(content, weights):
 
     Raises: VerificationError: naming the first tensor that differs.
     """
-    weights = dict(weights)
-    _check_direct(content, weights)
-    _check_lookups(content, weights)
-    for number in sorted({number for number, _ in weights}):
-        wanted = [index for graph, index in weights if graph == number]
-        probe = probes.decoder_probe(content, number, wanted)
-        for kernels in runtime.KERNELS:
-            for index, decoded in zip(wanted, _run_probe(probe, kernels), strict=True):
-                if not np.array_equal(decoded, weights[number, index]):
-                    raise VerificationError(
-                        f"Tensor {index} of subgraph {number} does not decode to the weights of "
-                        f"the float file on the {kernels} kernels."
-                    )
-
-
-def _check_direct(content, weights):
-    """Compares the integer constants among `weights` and takes them out."""
     model = flatbuffer.Model(content)
-    for number, index in list(weights):
+    computed = [probes.decoded_tensors(model, graph) for graph in model.subgraphs]
+    decoded = {}
+    for (number, index), values in weights.items():
         tensor = model.subgraphs[number].tensors[index]
         if model.constant(tensor) is not None:
-            shape = [1] * len(tensor.shape)
-            shape[tensor.quantization.quantizedDimension] = -1
-            scale = tensor.quantization.scale.reshape(shape)
-            decoded = scale * model.array(tensor).astype(np.float32)
-            if not np.array_equal(decoded, weights.pop((number, index))):
-                raise VerificationError(
-                    f"Tensor {index} of subgraph {number} does not hold the weights of the float "
-                    "file."
-                )
-
-
-def _check_lookups(content, weights):
-    """Looks up every row of the tables among `weights` and takes them out."""
-    model = flatbuffer.Model(content)
-    for number, index in list(weights):
-        if index in probes.decoded_tensors(model, model.subgraphs[number]):
-            continue
-        expected = weights.pop((number, index))
-        probe = probes.lookup_probe(content, number, index)
+            _compare(model, number, index, _constant(model, tensor), values, "hold")
+        elif index in computed[number]:
+            decoded.setdefault(number, []).append(index)
+        else:
+            for kernels, rows in _look_up(content, number, index, len(values)):
+                _compare(model, number, index, rows, values, "look up", kernels)
+    for number, indices in decoded.items():
+        probe = probes.decoder_probe(content, number, indices)
         for kernels in runtime.KERNELS:
-            runner = runtime.Runner(probe, kernels)
-            places = np.arange(len(expected), dtype=np.int32)
-            (rows,) = runner({runner.input_names[0]: places}).values()
-            if not np.array_equal(rows, expected):
-                raise VerificationError(
-                    f"Tensor {index} of subgraph {number} does not look up the weights of the "
-                    f"float file on the {kernels} kernels."
-                )
+            for index, values in zip(indices, _run_probe(probe, kernels), strict=True):
+                _compare(model, number, index, values, weights[number, index], "decode to", kernels)
+
+
+def _compare(model, number, index, found, expected, verb, kernels=None):
+    if not np.array_equal(found, expected):
+        name = flatbuffer.layer_name(model.subgraphs[number].tensors[index])
+        where = f" on the {kernels} kernels" if kernels else ""
+        raise VerificationError(
+            f"Tensor {index} of subgraph {number}, {name!r}, does not {verb} the weights of the "
+            f"float file{where}. Nothing was written."
+        )
+
+
+def _constant(model, tensor):
+    """What the integers of a constant tensor stand for."""
+    shape = [1] * len(tensor.shape)
+    shape[tensor.quantization.quantizedDimension] = -1
+    return tensor.quantization.scale.reshape(shape) * model.array(tensor).astype(np.float32)
+
+
+def _look_up(content, number, index, count):
+    """Yields (kernel set, all rows of a table as it looks them up)."""
+    probe = probes.lookup_probe(content, number, index)
+    for kernels in runtime.KERNELS:
+        runner = runtime.Runner(probe, kernels)
+        (rows,) = runner({runner.input_names[0]: np.arange(count, dtype=np.int32)}).values()
+        yield kernels, rows
 
 
 def _run_probe(probe, kernels):

@@ -75,9 +75,13 @@ def split(seed):
     return (images[kept], labels[kept]), (images[held_out], labels[held_out])
 
 
-def fit(model, optimizer, data, epochs):
+def compile_model(model, optimizer):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, metrics=["accuracy"])
+
+
+def fit(model, optimizer, data, epochs):
+    compile_model(model, optimizer)
     keras.utils.set_random_seed(0)
     model.fit(*data, batch_size=BATCH, epochs=epochs, verbose=0)
 
@@ -103,7 +107,7 @@ def run_seed(seed, rows, epochs):
     found["full precision"] = (np.nan, score(warm, held_out))
     for name, quantizer in rows.items():
         model = network()
-        model.compile(metrics=["accuracy"])
+        compile_model(model, "sgd")
         model.set_weights(weights)
         pq.snap(model, quantizer)
         snapped = score(model, held_out)

@@ -40,21 +40,19 @@ def alternating_pair(sizes, rounds):
     mean = row_mean(sizes)
     deviation = row_mean(ops.abs(sizes - mean))
     lower, upper = ops.abs(mean - deviation), mean + deviation
+    one = constant(1, sizes)
     for _ in range(rounds - 1):
         above = sizes >= midpoint(lower, upper)
         share = row_mean(ops.cast(above, sizes.dtype))
         total = row_mean(ops.where(above, sizes, constant(0, sizes)))
-        means = _quotient(mean - total, 1 - share, lower), _quotient(total, share, upper)
+        some_below, some_above = share < 1, share > 0
+        mean_below = (mean - total) / ops.where(some_below, 1 - share, one)
+        mean_above = total / ops.where(some_above, share, one)
         lower, upper = (
-            ops.where(share < 1, means[0], lower + (means[1] - upper)),
-            ops.where(share > 0, means[1], upper + (means[0] - lower)),
+            ops.where(some_below, mean_below, lower + (mean_above - upper)),
+            ops.where(some_above, mean_above, upper + (mean_below - lower)),
         )
     return ops.concatenate([lower, upper], axis=1)
-
-
-def _quotient(total, share, otherwise):
-    """`total / share`, `otherwise` where the share is 0."""
-    return ops.where(share > 0, total / ops.where(share > 0, share, 1), otherwise)
 
 
 def grid_scales(sizes, bits):

@@ -7,7 +7,6 @@ from tf_proxquant.quantizers.alternating import (
     alternating_pair,
     alternating_scales,
     least_error,
-    nearest_share,
     refine_scales,
     signed_sums,
 )
@@ -80,7 +79,7 @@ class MultiBit(Quantizer):
         sizes = ops.abs(rows)
         upper = self._upper(sizes)
         if self.integer_ratios:
-            upper = integer_multiples(upper, nearest_share(sizes, upper)[0])
+            upper = integer_multiples(upper)
         upper = upper * factor
         return ops.concatenate([-ops.flip(upper, axis=1), upper], axis=1)
 

@@ -97,7 +97,7 @@ class Ternary(Quantizer):
             upper = masked_mean(rows, rows >= cutoffs[1])
             sides = ops.concatenate([lower, upper], axis=1)
             if self.integer_ratios:
-                sides = self._whole_sides(rows, sides)
+                sides = whole_sides(sides)
         # Where a weight is not finite, neither is its cutoff by the rule: the zero level says so.
         factor = cutoffs[0] if factor is None else factor
         zero = ops.where(ops.isfinite(factor), constant(0, rows), factor)
@@ -122,16 +122,6 @@ class Ternary(Quantizer):
         lower = best_head(ops.maximum(-ascending, zero))
         return lower, best_head(ops.maximum(ops.flip(ascending, axis=1), zero))
 
-    def _whole_sides(self, rows, sides):
-        """`sides` as whole multiples of one scale; they count by the weights nearest to them."""
-        below = row_mean(ops.cast(rows < -sides[:, :1] / 2, rows.dtype))
-        above = row_mean(ops.cast(rows >= sides[:, 1:] / 2, rows.dtype))
-        swapped = sides[:, :1] > sides[:, 1:]
-        whole = integer_multiples(
-            _swap(sides, swapped), _swap(ops.concatenate([below, above], axis=1), swapped)
-        )
-        return _swap(whole, swapped)
-
     def get_config(self):
         return {
             "threshold": self.threshold,
@@ -143,9 +133,13 @@ class Ternary(Quantizer):
         }
 
 
-def _swap(pairs, where):
-    """Exchanges the two columns of the rows with `where`, (groups, 1)."""
-    return ops.where(where, ops.flip(pairs, axis=1), pairs)
+def whole_sides(sides):
+    """`integer_multiples` of pairs (groups, 2) in either order."""
+    smaller, larger = ops.split(sides, 2, axis=1)
+    is_swapped = smaller > larger
+    pairs = ops.where(is_swapped, ops.flip(sides, axis=1), sides)
+    whole = integer_multiples(pairs)
+    return ops.where(is_swapped, ops.flip(whole, axis=1), whole)
 
 
 def masked_mean(rows, mask):

@@ -1,5 +1,7 @@
 """Equally spaced levels."""
 
+import math
+
 import numpy as np
 from keras import ops
 
@@ -27,7 +29,7 @@ class Uniform(Quantizer):
     changes its code, and can have many local minima. It is evaluated at scales whose largest
     level lies between 0.9 mean |w| and max |w|, geometrically, then between the neighbours of the
     best; from there s and the codes alternate (the least-squares s for the codes, the nearest
-    codes for s), which can only lower it. O(n) per scale, 24 scales up to 4 bits and 48 beyond.
+    codes for s), which can only lower it. O(n) per scale, 25 scales up to 4 bits and 49 beyond.
     Not proven optimal; never worse than the scale that reaches max |w|.
 
     Args:
@@ -95,32 +97,40 @@ class Uniform(Quantizer):
         top = ops.where(usable, top, constant(1, top))
         largest = top / constant(float(self.codes[-1]), rows)
         span = ops.log(ops.where(usable, 0.9 * mean / top, constant(0.5, top)))
-        count = 16 if self.bits <= 4 else 32
-        step = span / (count - 1)
-        # The most negative code can be the one that max |w| has: on a grid fitted before, it is.
-        outer = ops.log(constant(float(-self.codes[-1] / self.codes[0]), rows)) + 0 * span
-        best = self._try(rows, largest, outer, (0 * span, self._error(rows, largest, largest)))
-        best = self._best(rows, largest, best, lambda i: i * step, count)
-        centre, finer = best[0], 2 * step / (count // 2 + 1)
-        best = self._best(rows, largest, best, lambda i: centre - step + i * finer, count // 2 + 2)
-        scale = largest * ops.exp(best[0])
+        scale = self._search(rows, largest, span)
         for _ in range(ROUNDS):
             scale = self._refine(rows, scale)
         # The mean tells whether a weight is not finite; under XLA a maximum passes over NaN.
         # Products that are exact for codes up to 127 would leave the scale an error of 8e-6.
-        largest = self.codes[-1] if self.codes[-1] < 2**6 else 1
-        scale = ops.where(mean > 0, short_scale(scale, float(largest)), mean)
+        exact = self.codes[-1] if self.codes[-1] < 2**6 else 1
+        scale = ops.where(mean > 0, short_scale(scale, float(exact)), mean)
         return scale * constant(self.codes, rows)
 
-    def _best(self, rows, largest, best, exponent, count):
-        """The best of `best` and of exponent(1) to exponent(count - 1)."""
+    def _search(self, rows, largest, span):
+        """The best scale of a row from largest to largest * e^span, then around the best.
 
-        def compare(index, best):
-            return self._try(rows, largest, exponent(ops.cast(index, rows.dtype)), best)
+        One loop for both, as each operation costs time to trace and to compile.
+        """
+        coarse, fine = (16, 9) if self.bits <= 4 else (32, 17)
+        step = span / (coarse - 1)
 
-        return ops.fori_loop(1, count, compare, best)
+        def compare(index, state):
+            best, error, centre = state
+            centre = ops.where(index <= coarse, best, centre)
+            index = ops.cast(index, rows.dtype)
+            around = centre + step * (2 * (index - coarse + 1) / fine - 1)
+            exponent = ops.where(index < coarse, index * step, around)
+            return (*self._better(rows, largest, exponent, (best, error)), centre)
 
-    def _try(self, rows, largest, exponent, best):
+        start = self._better(rows, largest, 0 * span, (0 * span, 0 * span + math.inf))
+        if self.codes[0] != -self.codes[-1]:
+            # The code that has no opposite can be the one that max |w| has.
+            outer = ops.log(constant(float(-self.codes[-1] / self.codes[0]), rows)) + 0 * span
+            start = self._better(rows, largest, outer, start)
+        best, *_ = ops.fori_loop(1, coarse + fine, compare, (*start, start[0]))
+        return largest * ops.exp(best)
+
+    def _better(self, rows, largest, exponent, best):
         """The better of `best`, an exponent e and its error, and `exponent`."""
         error = self._error(rows, largest * ops.exp(exponent), largest)
         better = error < best[1]

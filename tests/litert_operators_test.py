@@ -211,6 +211,38 @@ class OperatorsTest(parameterized.TestCase):
         self.assertTrue((outputs == 6).any() and ((outputs > 0) & (outputs < 6)).any())
         np.testing.assert_allclose(outputs, model.predict(images, verbose=0), atol=1e-4)
 
+    def test_portable_dense_layers_read_rows_of_codes_with_scale_one(self):
+        """Behind another scale, or over sequences, OpenVINO and onnxruntime round their inputs."""
+        build = layers.Dense(12, activation="relu"), layers.Dense(9, use_bias=False)
+        for levels in (np.arange(-7, 8) / 32, [-0.25, 0.25]):
+            model = put_on_grid(stack((5, 32), *build), levels)
+            with unittest.mock.patch.object(portable, "SHARE", 1e9):
+                report = litert.export(model, self.path, "portable", batch_size=1)
+            self.assertEqual({row.form for row in report.rows}, {"int8 scaled"})
+            self.assertLess(report.max_error, 2e-6)
+            file = flatbuffer.Model(self.path.read_bytes())
+            (graph,) = file.subgraphs
+            for operator in graph.operators:
+                read = [graph.tensors[i] for i in operator.inputs]
+                if file.operator_name(operator) == "DEQUANTIZE":
+                    np.testing.assert_array_equal(read[0].quantization.scale, [1])
+                if file.operator_name(operator) == "FULLY_CONNECTED":
+                    self.assertEqual(tuple(read[0].shape), (5, read[1].shape[1]))
+
+    def test_notes_name_the_readers_that_compute_something_else(self):
+        """Per channel behind BatchNorm: tflite-micro; a dense layer: OpenVINO and onnxruntime."""
+        for name, readers in (
+            ("conv_strided_norm", ["tflite-micro"]),
+            ("dense_norm", ["tflite-micro", "OpenVINO"]),
+            ("conv", []),
+        ):
+            notes = litert.export(put_on_grid(CASES[name](), [-1, 1]), self.path).notes
+            self.assertEqual(len(notes), len(readers), notes)
+            for note, reader in zip(notes, readers, strict=True):
+                self.assertIn(reader, note)
+            notes = litert.export(put_on_grid(CASES[name](), [-1, 1]), self.path, "portable").notes
+            self.assertNotIn("tflite-micro", "".join(notes))
+
     def test_dynamic_never_gives_code_minus_eight_to_a_dense_layer(self):
         """int4 FULLY_CONNECTED multiplies it wrongly on the builtin kernels."""
         for low, form in ((-7, "int4 direct"), (-8, "int8 direct")):
@@ -236,7 +268,8 @@ class OperatorsTest(parameterized.TestCase):
     def test_an_open_batch_stays_open_and_a_loop_fixes_it_with_a_note(self):
         for name, notes in (("conv", 0), ("lstm_unrolled", 0), ("lstm", 1)):
             report = litert.export(put_on_grid(CASES[name](), [-1, 1]), self.path)
-            self.assertEqual(len(report.notes), notes, name)
+            about_batch = [note for note in report.notes if "batch fixed" in note]
+            self.assertEqual(len(about_batch), notes, name)
             model = CASES[name]()
             batch = np.ones((3, *model.input_shape[1:]), model.input.dtype)
             self.assertEqual(len(litert.predict(self.path, batch)), 3)

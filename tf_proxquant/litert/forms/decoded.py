@@ -33,7 +33,14 @@ def encode_integer(weights, bits, axis=None):
         decoder.finish_integers(stored, bits, found.scales.size)
 
     num_bytes = found.num_bytes + OPERATOR_BYTES
-    return Decoded(f"int{bits}", bits, num_bytes, keeps_xnnpack=bits == 8, write=write)
+    return Decoded(
+        f"int{bits}",
+        bits,
+        num_bytes,
+        keeps_xnnpack=bits == 8,
+        write=write,
+        num_scales=found.scales.size,
+    )
 
 
 def encode_odd(weights, axis=None):

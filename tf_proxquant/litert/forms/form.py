@@ -58,9 +58,11 @@ class Decoded(Form):
 
     Attributes:
       write: function (`write.writer.Decoder`) -> None that adds constants and operators.
+      num_scales: of the DEQUANTIZE that makes the tensor by itself.
     """
 
     write: Callable = None
+    num_scales: int = 1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from tf_proxquant.litert.forms import decoded, planes
 from tf_proxquant.litert.forms.form import Product
 from tf_proxquant.litert.plan import budget
 from tf_proxquant.litert.plan.fast import fast_change
-from tf_proxquant.litert.plan.plan import Change, Plan
+from tf_proxquant.litert.plan.plan import Change, Plan, reader_notes
 from tf_proxquant.litert.read.weights import find_weights
 from tf_proxquant.litert.write import matmul
 
@@ -43,8 +43,10 @@ def plan(model, request):
         for weight in find_weights(model)
     )
     if not chosen:
-        return Plan(changes, ("no convolution fits the budget: as the fast profile",))
-    return Plan(changes, (NOTE.format(len(chosen), 1 + spent / total),))
+        notes = ("no convolution fits the budget: as the fast profile",)
+    else:
+        notes = (NOTE.format(len(chosen), 1 + spent / total),)
+    return Plan(changes, (*notes, *reader_notes(changes)))
 
 
 def estimate_cost(convolution):
@@ -78,7 +80,7 @@ def list_ways(convolution):
 
 def _product(form, extra):
     fields = dataclasses.asdict(form) | {"num_bytes": form.num_bytes + extra}
-    del fields["write"]
+    del fields["write"], fields["num_scales"]
     return Product(**fields, matrix=form)
 
 

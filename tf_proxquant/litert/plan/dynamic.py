@@ -9,7 +9,7 @@ import numpy as np
 from tf_proxquant.litert.forms.codes import find_codes
 from tf_proxquant.litert.forms.form import OPERATOR_BYTES, Direct
 from tf_proxquant.litert.plan.fast import fast_change
-from tf_proxquant.litert.plan.plan import Change, Plan
+from tf_proxquant.litert.plan.plan import Change, Plan, reader_notes
 from tf_proxquant.litert.plan.small import lookups
 from tf_proxquant.litert.read import flatbuffer
 from tf_proxquant.litert.read.weights import find_readers
@@ -28,7 +28,7 @@ def plan(model, request):
         form = _direct(model, weight, request.dense_bits)
         change = fast_change(weight) if form is None else Change(weight, form, "", weight.consumers)
         changes.append(change)
-    return Plan(tuple(changes), (NOTE,))
+    return Plan(tuple(changes), (NOTE, *reader_notes(changes)))
 
 
 def _direct(model, weight, dense_bits):

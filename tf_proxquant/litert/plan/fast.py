@@ -1,14 +1,15 @@
 """The fast profile: int8 codes behind DEQUANTIZE, which XNNPACK unpacks once. Float speed."""
 
 from tf_proxquant.litert.forms.decoded import encode_integer
-from tf_proxquant.litert.plan.plan import Plan, on_each_axis, smallest
+from tf_proxquant.litert.plan.plan import Plan, on_each_axis, reader_notes, smallest
 from tf_proxquant.litert.read.weights import find_weights
 
 
 def plan(model, request):
     """See `plan.PROFILES`."""
     del request
-    return Plan(tuple(fast_change(weight) for weight in find_weights(model)))
+    changes = tuple(fast_change(weight) for weight in find_weights(model))
+    return Plan(changes, reader_notes(changes))
 
 
 def fast_change(weight):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_proxquant.litert.forms.form import Form
+from tf_proxquant.litert.forms.form import Decoded, Form
 from tf_proxquant.litert.read import flatbuffer, levels
 from tf_proxquant.litert.read.weights import Weight
 from tf_proxquant.litert.report import TOO_SMALL
@@ -14,6 +14,16 @@ from tf_proxquant.litert.report import TOO_SMALL
 # A form that keeps more than this share of the bytes is not worth its operators.
 WORTHWHILE = 0.8
 TAKE_SLOWDOWN = ("small", "balanced")
+
+DENSE = "FULLY_CONNECTED"
+SCALES_NOTE = (
+    "tflite-micro computes codes with a scale for each channel wrongly, and GPU delegates refuse "
+    "them: for these take profile='portable'"
+)
+DENSE_NOTE = (
+    "OpenVINO and onnxruntime round the inputs of its dense layers to 8 bits, unless told not to: "
+    "see docs/readers.md, or take profile='portable'"
+)
 
 NO_LEVELS = "not quantized: too many distinct values"
 NO_GRID = "levels on no integer grid"
@@ -118,6 +128,20 @@ def on_each_axis(weight, *encoders: Any):
     for axis in levels.channel_axes(weight.values.ndim):
         for encode in encoders:
             yield encode(weight.values, axis)
+
+
+def reader_notes(changes):
+    """Notes on the programs that are known to compute something else from codes of 8 bits.
+
+    Args:
+      changes: iterable of `Change`.
+
+    Returns: tuple of str.
+    """
+    behind = [c for c in changes if isinstance(c.form, Decoded) and c.form.name == "int8"]
+    notes = (SCALES_NOTE,) if any(change.form.num_scales > 1 for change in behind) else ()
+    has_dense = any(DENSE in change.read_by for change in behind)
+    return (*notes, DENSE_NOTE) if has_dense else notes
 
 
 def check_finite(weights):

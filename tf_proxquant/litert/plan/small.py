@@ -11,7 +11,7 @@ from tf_proxquant.litert.forms import decoded, planes, tables
 from tf_proxquant.litert.forms.form import Product
 from tf_proxquant.litert.plan import balanced, budget
 from tf_proxquant.litert.plan.fast import fast_change
-from tf_proxquant.litert.plan.plan import Change, Plan, on_each_axis, smallest
+from tf_proxquant.litert.plan.plan import Change, Plan, on_each_axis, reader_notes, smallest
 from tf_proxquant.litert.read.weights import find_weights
 from tf_proxquant.litert.write import matmul, offset
 from tf_proxquant.litert.write.lookup import find_lookups
@@ -37,7 +37,8 @@ def plan(model, request):
             _change(weight, chosen[weight.key]) if weight.key in chosen else fast_change(weight)
             for weight in others
         ]
-    return Plan((*changes, *rest))
+    changes = (*changes, *rest)
+    return Plan(changes, reader_notes(changes))
 
 
 def lookups(model, few_weights=0, dense_bits=2):

@@ -1,10 +1,12 @@
-"""Layers over codes with one scale, and the channel's own scale behind the operator.
+"""Layers over codes as they are, and the channel's own scale behind the operator.
 
-    codes int8 -> DEQUANTIZE (one scale) -> CONV_2D with bias / s, no activation
+    codes int8 -> DEQUANTIZE (scale 1) -> CONV_2D with bias / s, no activation
         -> MUL by s of each channel, with the activation
 
 Every reader of .tflite files knows a DEQUANTIZE of one scale; those of a scale for each channel
-some refuse, and one computes wrongly.
+some refuse, and one computes wrongly. A dense layer behind another scale than 1, or one over more
+than rows where a product follows, OpenVINO and onnxruntime take for a compressed one and round its
+activations to 8 bits.
 """
 
 from typing import NamedTuple
@@ -19,6 +21,7 @@ from ai_edge_litert.schema_py_generated import (
 )
 
 from tf_proxquant.litert.read import flatbuffer, weights
+from tf_proxquant.litert.write import rows
 from tf_proxquant.litert.write.writer import Decoder, Writer
 
 
@@ -82,6 +85,7 @@ def replace(model, weight, form):
             _scale_rows(model, graph, operator, found.scales)
         else:
             _divide_bias(model, graph, operator, found.scales)
+            rows.flatten(model, graph, operator, weight.values.shape)
             factors = Writer(model, graph).constant(found.scales)
             _multiply(model, graph, operator, [], factors)
     return [(weight.graph, weight.index, found.codes.astype(np.float32))]

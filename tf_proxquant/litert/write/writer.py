@@ -82,9 +82,10 @@ class Writer:
 
     def reshape(self, source, shape, target, type_=None, output=None):
         """`shape` is that of the tensor, `target` what the operator is given: -1 is open."""
-        inputs = [source, self.shared(target)]
+        inputs, options = [source, self.shared(target)], ReshapeOptionsT()
+        options.newShape = np.asarray(target, np.int32)  # tf2onnx reads this one
         return self.apply(
-            BuiltinOperator.RESHAPE, inputs, shape, ReshapeOptionsT(), type_=type_, output=output
+            BuiltinOperator.RESHAPE, inputs, shape, options, type_=type_, output=output
         )
 
     def signs(self):

@@ -15,13 +15,13 @@ train: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 tests $(ARGS)
 
-# The rooms that train on every backend, on JAX.
+# What can differ on another backend, on JAX.
 test-jax: .venv/installed
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 $(ARGS) $(ON_EVERY_BACKEND)
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 $(ARGS) $(ON_ANOTHER_BACKEND:%=tests/%_test.py)
 
-# All tests but those of floor 3 and of the export, which needs TensorFlow.
-ON_EVERY_BACKEND = $(filter-out tests/litert% tests/training% tests/bad_files% tests/distribution% \
-  tests/docs% tests/floors% tests/recipes%,$(wildcard tests/*_test.py))
+ON_ANOTHER_BACKEND = callbacks golden_trajectory metrics models optimizers_automatic optimizers_freeze \
+  optimizers_memory optimizers_restarted optimizers_saving optimizers optimizers_truth prox \
+  quantizers_golden quantizers schedules selection
 
 # Some tests of each floor on the oldest versions that pyproject.toml allows, in their own environment.
 test-oldest: .venv-oldest/installed

@@ -2,6 +2,7 @@ r"""Accuracy by kind of levels: whole ratios or free ones, and the ways to spend
 
     python -m benchmarks.quantizers_accuracy                 # 8x8 digits, ten seeds
     python -m benchmarks.quantizers_accuracy --seeds=0,1     # several processes may share the seeds
+    python -m benchmarks.quantizers_accuracy --only=bits     # tables whose title has the word
     python -m benchmarks.quantizers_accuracy --toy           # seconds, shows that it runs
 
 For each seed a small convolutional network is trained in full precision on digits, of which other
@@ -24,6 +25,7 @@ from tf_proxquant import datasets
 
 _SEEDS = flags.DEFINE_list("seeds", [str(seed) for seed in range(10)], "Seeds.")
 _TOY = flags.DEFINE_bool("toy", False, "One seed, two epochs, two rows.")
+_ONLY = flags.DEFINE_string("only", "", "Run the tables whose title contains this.")
 _EPOCHS = flags.DEFINE_integer("epochs", 30, "Epochs of the warm start, and from there on.")
 _WIDTH = flags.DEFINE_integer("width", 4, "Filters of the first layer.")
 
@@ -139,8 +141,9 @@ def print_table(title, names, results):
 
 def main(_):
     seeds, epochs = [int(seed) for seed in _SEEDS.value], _EPOCHS.value
-    rows = {name: quantizer for table in TABLES.values() for name, quantizer in table.items()}
-    tables = {title: list(table) for title, table in TABLES.items()}
+    chosen = {title: table for title, table in TABLES.items() if _ONLY.value in title}
+    rows = {name: quantizer for table in chosen.values() for name, quantizer in table.items()}
+    tables = {title: list(table) for title, table in chosen.items()}
     if _TOY.value:
         seeds, epochs, rows = [0], 2, dict(list(rows.items())[:2])
         tables = {"Toy": list(rows)}

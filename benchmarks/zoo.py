@@ -261,12 +261,11 @@ def write_page():
     with open(FILE, newline="") as file:
         rows = list(csv.DictReader(file))
     found = {(r["model"], r["quantizer"], r["profile"]): r for r in rows}
-    names = list(dict.fromkeys(row["model"] for row in rows))
     parts = [PAGE_HEAD]
     for quantizer in ("1 bit", "2 bits", "4 bits"):
         lines = [f"## {quantizer}", "", "| network | float, kB | " + " | ".join(PROFILES) + " |"]
         lines.append("|" + "---|" * (len(PROFILES) + 2))
-        for name in names:
+        for name in dict.fromkeys(r["model"] for r in rows if r["quantizer"] == quantizer):
             cells = [_cell(found.get((name, quantizer, profile))) for profile in PROFILES]
             fast = found.get((name, quantizer, "fast"), {})
             size = int(fast["bytes"]) / float(fast["share"]) / 1000 if fast.get("share") else 0
@@ -274,7 +273,7 @@ def write_page():
         parts.append("\n".join(lines))
     lines = ["## Other tools, weights in full precision before", ""]
     lines += ["| network | " + " | ".join(OTHERS) + " |", "|" + "---|" * (len(OTHERS) + 1)]
-    for name in names:
+    for name in dict.fromkeys(r["model"] for r in rows if r["profile"] in OTHERS):
         cells = [_cell(found.get((name, "none", other))) for other in OTHERS]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     parts.append("\n".join(lines))

@@ -13,7 +13,7 @@ import sys
 import numpy as np
 
 from tf_proxquant import litert
-from tf_proxquant.litert import exporting, plan
+from tf_proxquant.litert import c_array, exporting, plan
 
 
 def parse_arguments(arguments=None):
@@ -29,6 +29,7 @@ def parse_arguments(arguments=None):
     add("--plan", action="store_true", help="print what the export would do, and write nothing")
     add("--strict", action="store_true", help="fail where trained levels would stay float")
     add("--archive", action="store_true", help="also write a .pqz archive")
+    add("--c_array", action="store_true", help="also write the file as an array of C, a .h")
     add("--batch_size", type=int, help="fix the batch dimension")
     add("--max_slowdown", type=float, help="small, balanced: latency over the float file; timed")
     add("--max_ulps", type=int, default=2, help="how far a weight may move back onto its grid")
@@ -52,6 +53,8 @@ def parse_arguments(arguments=None):
     options = parser.parse_args(arguments)
     if options.plan and options.path:
         parser.error("--plan writes nothing: leave the path out")
+    if options.c_array and not options.path:
+        parser.error("--c_array needs the path of the file to write")
     return options
 
 
@@ -85,7 +88,7 @@ def _run(options):
         return exporting.preview(options.model, options.profile, **contents)
     if options.path is None:
         return litert.inspect(options.model)
-    return litert.export(
+    report = litert.export(
         options.model,
         options.path,
         options.profile,
@@ -95,6 +98,9 @@ def _run(options):
         inputs=_arrays(options.inputs),
         **contents,
     )
+    if options.c_array:
+        c_array.write(options.path)
+    return report
 
 
 def _lines(path):

@@ -7,7 +7,7 @@ BIN = .venv/bin
 ARGS ?=
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: train test test-jax test-oldest lint doctest docs toy-benchmarks clean
+.PHONY: train test test-jax test-oldest test-readers lint doctest docs toy-benchmarks clean
 
 train: .venv/installed
 	$(BIN)/python train.py $(ARGS)
@@ -31,6 +31,15 @@ test-oldest: .venv-oldest/installed
 .venv-oldest/installed: requirements-oldest.txt
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-oldest.txt
+	touch $@
+
+# What other programs make of exported files; ARGS=--write puts it into docs/readers.md.
+test-readers: .venv/installed .venv-readers/installed
+	$(BIN)/python -m tests.readers.run $(ARGS)
+
+.venv-readers/installed: requirements-readers.txt
+	$(PYTHON) -m venv .venv-readers
+	.venv-readers/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-readers.txt
 	touch $@
 
 lint: .venv/installed
@@ -58,4 +67,4 @@ toy-benchmarks: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv .venv-oldest build dist *.egg-info runs
+	rm -rf .venv .venv-oldest .venv-readers build dist *.egg-info runs

@@ -211,6 +211,22 @@ class OperatorsTest(parameterized.TestCase):
         self.assertTrue((outputs == 6).any() and ((outputs > 0) & (outputs < 6)).any())
         np.testing.assert_allclose(outputs, model.predict(images, verbose=0), atol=1e-4)
 
+    @parameterized.parameters("fast", "portable", "small", "balanced", "dynamic")
+    def test_activations_of_transposed_convolutions_are_operators_of_their_own(self, profile):
+        """OpenVINO leaves out fused ones, without a word."""
+        for activation, levels in (("relu", [-0.5, 0.5]), ("relu6", np.linspace(-1, 1, 997))):
+            model = put_on_grid(
+                stack((4, 4, 3), layers.Conv2DTranspose(24, 3, 2), layers.Activation(activation)),
+                levels,
+            )
+            report = litert.export(model, self.path, profile)
+            self.assertLess(report.max_error, 0.1 if profile == "dynamic" else 2e-5)
+            file = flatbuffer.Model(self.path.read_bytes())
+            (graph,) = file.subgraphs
+            (layer,) = [o for o in graph.operators if file.operator_name(o) == "TRANSPOSE_CONV"]
+            self.assertEqual(layer.builtinOptions.fusedActivationFunction, 0)
+            self.assertEqual(file.model.operatorCodes[layer.opcodeIndex].version, 3)
+
     def test_portable_dense_layers_read_rows_of_codes_with_scale_one(self):
         """Behind another scale, or over sequences, OpenVINO and onnxruntime round their inputs."""
         build = layers.Dense(12, activation="relu"), layers.Dense(9, use_bias=False)

@@ -1,7 +1,16 @@
 """Puts the forms of a plan into a model: `apply`."""
 
 from tf_proxquant.litert.forms import form
-from tf_proxquant.litert.write import decoded, direct, lookup, matmul, offset, recoded, scaled
+from tf_proxquant.litert.write import (
+    apart,
+    decoded,
+    direct,
+    lookup,
+    matmul,
+    offset,
+    recoded,
+    scaled,
+)
 
 
 def _leave(*_):
@@ -38,6 +47,7 @@ def apply(model, changes, numbered=True):
     for change in changes:
         if type(change.form) in WRITERS:
             written += WRITERS[type(change.form)](model, change.weight, change.form)
+    apart.separate(model)
     moved = model.prune()
     model.name_tensors({change.weight.name for change in changes}, numbered)
     found = {(graph, int(moved[graph][index])): values for graph, index, values in written}

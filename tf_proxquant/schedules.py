@@ -7,11 +7,11 @@ the optimizer's step count. All values are computed in `keras.config.floatx()`.
 """
 
 import math
-from typing import Any
 
 import keras
 from keras import ops
 
+from tf_proxquant.checks import check_integer, check_number
 from tf_proxquant.typing import Tensor
 
 _register = keras.saving.register_keras_serializable("tf_proxquant")
@@ -99,7 +99,7 @@ class Linear(Schedule):
 
     def __init__(self, rate: float, every: int = 1):
         self.rate = check_number("rate", rate)
-        self.every = check_integer("every", every, minimum=1)
+        self.every = check_integer("every", every, 1)
 
     def __call__(self, step: Tensor) -> Tensor:
         stair = ops.floor_divide(_integer(step), self.every)
@@ -142,11 +142,11 @@ class TotalPull(Schedule):
     is_pull = True
 
     def __init__(self, steps: int, total: float | None = None, memory: float = 0.0):
-        self.steps = check_integer("steps", steps, minimum=2)
+        self.steps = check_integer("steps", steps, 2)
         self.total = None if total is None else check_number("total", total)
         if self.total == 0:
             raise ValueError("`total` must be greater than 0, or None. Received: total=0.")
-        self.memory = check_share("memory", memory)
+        self.memory = check_number("memory", memory, 0, 1)
 
     def __call__(self, step: Tensor) -> Tensor:
         total = 1.0 if self.total is None else self.total
@@ -189,8 +189,8 @@ class Sigmoid(Schedule):
     """
 
     def __init__(self, start: int, end: int, steepness: float = 10.0):
-        self.start = check_integer("start", start, minimum=0)
-        self.end = check_integer("end", end, minimum=self.start + 1)
+        self.start = check_integer("start", start, 0)
+        self.end = check_integer("end", end, self.start + 1)
         self.steepness = check_number("steepness", steepness)
         if self.steepness == 0:
             raise ValueError(
@@ -221,42 +221,3 @@ def _float(value):
 
 def _integer(step):
     return ops.cast(ops.convert_to_tensor(step), "int32")
-
-
-def check_number(name: str, value: Any, minimum: float = 0.0) -> float:
-    """Returns `value` as a finite float >= `minimum`, or raises ValueError."""
-    if isinstance(value, bool) or (
-        not isinstance(value, (int, float)) and not _is_numpy_real(value)
-    ):
-        raise ValueError(f"`{name}` must be a number. Received: {name}={value!r}.")
-    value = float(value)
-    if not math.isfinite(value) or value < minimum:
-        raise ValueError(
-            f"`{name}` must be finite and at least {minimum:g}. Received: {name}={value!r}."
-        )
-    return value
-
-
-def check_share(name: str, value: Any) -> float:
-    """Returns `value` as a float in [0, 1], or raises ValueError."""
-    value = check_number(name, value)
-    if value > 1:
-        raise ValueError(f"`{name}` must be in [0, 1]. Received: {name}={value!r}.")
-    return value
-
-
-def check_integer(name: str, value: Any, minimum: int) -> int:
-    """Returns `value` as an int >= `minimum`, or raises ValueError."""
-    try:
-        integer = value.__index__()
-    except AttributeError:
-        integer = None
-    if integer is None or isinstance(value, bool) or integer < minimum:
-        raise ValueError(
-            f"`{name}` must be an integer of at least {minimum}. Received: {name}={value!r}."
-        )
-    return integer
-
-
-def _is_numpy_real(value):
-    return getattr(value, "ndim", None) == 0 and getattr(value, "dtype", "O").kind in "iuf"

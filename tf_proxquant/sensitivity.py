@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from tf_proxquant import quantizers, selection
-from tf_proxquant.schedules import check_number
+from tf_proxquant.checks import check_number
 from tf_proxquant.typing import Select
 
 _FULL_PRECISION = "full precision"

@@ -4,7 +4,7 @@ import warnings
 
 import keras
 
-from tf_proxquant import schedules
+from tf_proxquant import checks, schedules
 from tf_proxquant.optimizers import maps
 from tf_proxquant.quantizers import Quantizer
 
@@ -120,7 +120,7 @@ def as_schedule(strength, name, memory, freeze_step):
             'pq.schedules.Linear(0.01), or "auto". Received: strength=None.'
         )
     if isinstance(strength, str):
-        if freeze_step is None or schedules.check_integer("freeze_step", freeze_step, 0) < 2:
+        if freeze_step is None or checks.check_integer("freeze_step", freeze_step, 0) < 2:
             raise ValueError(
                 'strength="auto" needs a `freeze_step` of at least 2, to be on the grid by then. '
                 f"Received: freeze_step={freeze_step!r}."
@@ -129,7 +129,7 @@ def as_schedule(strength, name, memory, freeze_step):
     _check_share(strength, name)
     if callable(strength):
         return strength
-    return schedules.Constant(schedules.check_number("strength", strength))
+    return schedules.Constant(checks.check_number("strength", strength))
 
 
 def _check_share(strength, name):
@@ -146,7 +146,7 @@ def _check_share(strength, name):
 
 def check_positive(name, value):
     """Returns `value` as a finite float > 0, or raises ValueError."""
-    value = schedules.check_number(name, value)
+    value = checks.check_number(name, value)
     if value == 0:
         raise ValueError(f"`{name}` must be greater than 0, or None. Received: {name}=0.")
     return value

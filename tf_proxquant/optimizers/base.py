@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from tf_proxquant import schedules, selection
+from tf_proxquant import checks, selection
 from tf_proxquant.optimizers import arguments, graphs
 from tf_proxquant.optimizers.bundles import make_bundles
 from tf_proxquant.optimizers.freezing import FreezingOptimizer
@@ -54,9 +54,9 @@ class QuantizingOptimizer(FreezingOptimizer):
         self.select = select
         self.clip = None if clip is None else arguments.check_positive("clip", clip)
         self.freeze_step = (
-            None if freeze_step is None else schedules.check_integer("freeze_step", freeze_step, 0)
+            None if freeze_step is None else checks.check_integer("freeze_step", freeze_step, 0)
         )
-        self.update_levels_every = schedules.check_integer(
+        self.update_levels_every = checks.check_integer(
             "update_levels_every", update_levels_every, 1
         )
         self.jit_compile = arguments.check_jit_compile(jit_compile)

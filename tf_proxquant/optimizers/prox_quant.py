@@ -5,8 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from tf_proxquant import checks
 from tf_proxquant import prox as operators
-from tf_proxquant import schedules
 from tf_proxquant.optimizers import arguments, holding, maps
 from tf_proxquant.optimizers.base import QuantizingOptimizer
 from tf_proxquant.quantizers import Quantizer
@@ -102,7 +102,7 @@ class ProxQuant(QuantizingOptimizer):
         **kwargs: Any,
     ):
         prox = arguments.check_prox(prox, kwargs)
-        memory = schedules.check_share("memory", memory)
+        memory = checks.check_number("memory", memory, 0, 1)
         map_name = self._map_name(prox)
         super().__init__(
             inner_optimizer,

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tf_proxquant import schedules
+from tf_proxquant import checks
 
 
 @keras.saving.register_keras_serializable("tf_proxquant")
@@ -44,7 +44,7 @@ class RestartedAdam(keras.optimizers.Adam):
         self, learning_rate: Any = 0.001, *, every: int, name: str = "restarted_adam", **kwargs: Any
     ):
         super().__init__(learning_rate, name=name, **kwargs)
-        self.every = schedules.check_integer("every", every, 1)
+        self.every = checks.check_integer("every", every, 1)
 
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable; see `keras.optimizers.Optimizer`."""

@@ -7,7 +7,7 @@ import pathlib
 import keras
 
 from tf_proxquant import quantizers
-from tf_proxquant.schedules import check_integer
+from tf_proxquant.checks import check_integer
 from tf_proxquant.training.settings import (
     LANGUAGE_MODEL,
     MACHINES,

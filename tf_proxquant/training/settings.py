@@ -8,7 +8,7 @@ import datetime
 import pathlib
 from typing import Any
 
-from tf_proxquant.schedules import check_integer, check_number
+from tf_proxquant.checks import check_integer, check_number
 
 METHODS = ("proxquant", "binaryconnect", "binaryrelax", "parq", "full_precision")
 REGULARIZERS = ("l1", "l2", "concave")

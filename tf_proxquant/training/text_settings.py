@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from tf_proxquant.schedules import check_integer, check_number
+from tf_proxquant.checks import check_integer, check_number
 from tf_proxquant.training.settings import LANGUAGE_MODEL, Settings, check_choice, setting
 
 PROFILES = ("fast", "small", "dynamic")

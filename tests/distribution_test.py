@@ -42,6 +42,8 @@ for make in (
     lambda: pq.ProxQuant("adam", pq.Binary(), 1.0, prox="concave", freeze_step=5),
     lambda: pq.ProxConnect("adam", pq.Binary(), clip=1.0, freeze_step=7),
     lambda: pq.ProxConnect("adam", pq.Binary(), clip=1.0),
+    lambda: pq.ProxQuant(
+        "adam", pq.Binary("mean"), prox="piecewise_affine", memory=0.9, freeze_step=7),
     lambda: pq.ProxQuant("adam", pq.Binary(), 1e4),
 ):
     one, three = train(make, 1), train(make, 3)

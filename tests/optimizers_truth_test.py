@@ -149,6 +149,46 @@ class ChangedWeightsTest(unittest.TestCase):
                     )
 
 
+class ChangedMemoryTest(unittest.TestCase):
+    def test_the_memory_begins_anew_where_others_changed_the_weights(self):
+        """Not the latent weights of the weights that are gone: here these are of other signs."""
+        for memory in (0.5, 1.0):
+            first, second = (keras.Variable(np.full(20, 0.5), name=name) for name in "ab")
+            optimizer = pq.ProxQuant(
+                keras.optimizers.SGD(0.25), pq.Binary(), 0.5, prox="relax", memory=memory,
+                select=lambda variable: True,
+            )  # fmt: skip
+            optimizer.build([first, second])
+            for _ in range(3):
+                optimizer.apply([ops.zeros(20)] * 2, [first, second])
+            untouched = float(optimizer.latent_of(second)[0])
+            first.assign(np.full(20, -0.75))
+            optimizer.apply([ops.zeros(20)] * 2, [first, second])
+            np.testing.assert_array_equal(optimizer.latent_of(first), np.full(20, -0.75))
+            np.testing.assert_array_equal(first, np.full(20, -0.875))
+            self.assertGreaterEqual(float(optimizer.latent_of(second)[0]), untouched)
+
+    def test_weights_that_are_loaded_after_the_build_are_those_that_train_on(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "warm.weights.h5")
+            warm = make_model(seed=5)
+            warm.save_weights(path)
+            for jit_compile in (False, True):
+                models = [make_model(seed=5), make_model(seed=6)]
+                for model in models:
+                    optimizer = pq.ProxConnect(keras.optimizers.SGD(0.01), pq.Binary("mean"))
+                    model.compile(optimizer, loss="mse", jit_compile=jit_compile)
+                    optimizer.build(model.trainable_variables)
+                models[1].load_weights(path)
+                latents = []
+                for model in models:
+                    model.fit(X, Y, epochs=1, **EPOCH)
+                    kernel = model.get_layer("head").kernel
+                    latents.append(ops.convert_to_numpy(model.optimizer.latent_of(kernel)))
+                signs = [latent >= 0 for latent in latents]
+                self.assertGreater(np.mean(signs[0] == signs[1]), 0.9)
+
+
 class LoadingTest(unittest.TestCase):
     def test_models_of_the_first_version_load_and_go_on(self):
         """Saved after 2 or 3 epochs; `later` holds the weights three epochs on."""

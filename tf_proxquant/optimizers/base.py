@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from tf_proxquant import checks, selection
-from tf_proxquant.optimizers import arguments, graphs
+from tf_proxquant.optimizers import arguments, graphs, watching
 from tf_proxquant.optimizers.bundles import make_bundles
 from tf_proxquant.optimizers.freezing import FreezingOptimizer
 from tf_proxquant.quantizers import Quantizer
@@ -91,20 +91,23 @@ class QuantizingOptimizer(FreezingOptimizer):
         self._place_when_known()
 
     def _make_state(self):
-        """Creates the variables kept beside the weights; first those that older files hold."""
+        """Creates the variables kept beside the weights; first those that older files hold too."""
         if self.update_levels_every > 1:
             self._make_kept_levels()
         if self.memory > 0:
             for variable, _ in self.quantized_variables:
                 latent = self.add_variable_from_reference(variable, name="latent")
                 self._latents[self._var_key(variable)] = latent
-        num_before = len(self._variables)
+        self._num_saved_before = [len(self._variables)]
         accumulates = bool(self.inner_optimizer.gradient_accumulation_steps)
         if self.update_levels_every == 1 and (self.freeze_step is not None or accumulates):
             self._make_kept_levels()
         if self.freeze_step is not None:
             self._snap_distance = self.add_variable(shape=(), dtype="float32", name="snap_distance")
-        self._num_added = len(self._variables) - num_before
+        self._num_saved_before.append(len(self._variables))
+        if self.memory > 0:
+            shape = (len(self.quantized_variables), watching.SIZE)
+            self._samples = self.add_variable(shape=shape, dtype="float32", name="samples")
 
     def _make_kept_levels(self):
         for variable, quantizer in self.quantized_variables:
@@ -131,6 +134,9 @@ class QuantizingOptimizer(FreezingOptimizer):
                 self.snap()
             elif self.memory:
                 self._place()
+            if self.memory:
+                weights = {self._var_key(v): v for v, _ in self.quantized_variables}
+                self._samples.assign(self._sampled(weights, self._samples))
             self._is_placed = True
 
     def _place(self):
@@ -197,14 +203,45 @@ class QuantizingOptimizer(FreezingOptimizer):
             self._bundles[keys] = make_bundles(pairs)
         return self._bundles[keys]
 
+    def _sampled(self, weights, samples):
+        """Returns the samples of `weights`, a dict from keys; of others those of `samples`."""
+        keys = [self._var_key(v) for v, _ in self.quantized_variables]
+        rows = [
+            watching.sample(ops.convert_to_tensor(weights[key])) if key in weights else samples[i]
+            for i, key in enumerate(keys)
+        ]
+        return ops.stack(rows)
+
+    def _changed(self, w):
+        """Returns a dict from bundles to whether others have changed their weights, `w`."""
+        samples = ops.copy(self._samples)
+        found = watching.differ(self._sampled(self._by_key(w), samples), samples)
+        rows = {self._var_key(v): i for i, (v, _) in enumerate(self.quantized_variables)}
+        return {
+            b: ops.any(ops.stack([found[rows[self._var_key(v)]] for v in b.variables])) for b in w
+        }
+
+    def _by_key(self, weights):
+        """Returns a dict from keys of variables to their weights, of one from bundles to theirs."""
+        return {
+            self._var_key(v): part
+            for b in weights
+            for v, part in zip(b.variables, b.split(weights[b]), strict=True)
+        }
+
     def _read(self, bundles):
-        """Returns dicts from bundles to copies of w and v; None of each that nothing needs."""
+        """Returns dicts from bundles to copies of w and v; None of each that nothing needs.
+
+        Where others have changed w, v is w: the memory begins anew.
+        """
         w, v = dict.fromkeys(bundles), dict.fromkeys(bundles)
         accumulates = bool(self.inner_optimizer.gradient_accumulation_steps)
-        if self.memory not in (0, 1) or self.freeze_step is not None or accumulates:
+        if self.memory or self.freeze_step is not None or accumulates:
             w = {b: b.read() for b in bundles}
         if self.memory:
+            changed = self._changed(w)
             v = {b: b.read(map(self.latent_of, b.variables)) for b in bundles}
+            v = {b: ops.where(changed[b], w[b], v[b]) for b in bundles}
         return w, v
 
     def _assign(self, weights):
@@ -220,15 +257,19 @@ class QuantizingOptimizer(FreezingOptimizer):
           levels: dict from bundles to levels.
         """
         variables, values = [], []
+        weights = {b: stage.new_or_old(w[0][b], w[1][b]) for b in levels}
         for b in levels:
             variables += b.variables
-            values += b.split(stage.new_or_old(w[0][b], w[1][b]))
+            values += b.split(weights[b])
             if self.memory:
                 variables += [self.latent_of(x) for x in b.variables]
                 values += b.split(stage.new_or_old(v[0][b], v[1][b]))
             kept = self._kept_of(b)
             variables += kept
             values += b.split_levels(levels[b]) if kept else []
+        if self.memory:
+            variables.append(self._samples)
+            values.append(self._sampled(self._by_key(weights), ops.copy(self._samples)))
         self._assign_all(variables, values)
 
     def get_config(self):

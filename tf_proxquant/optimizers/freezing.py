@@ -1,5 +1,6 @@
 """Levels, snap and freeze: which grid the weights go to, and what holds them on it."""
 
+import math
 from typing import NamedTuple
 
 import keras
@@ -44,6 +45,7 @@ class FreezingOptimizer(WrappingOptimizer):
         super().__init__(inner_optimizer, name)
         self._quantizers = {}
         self._kept_levels = {}
+        self._samples = None
         self._snap_distance = None
         self._has_warned = False
 
@@ -192,10 +194,13 @@ class FreezingOptimizer(WrappingOptimizer):
         if self._snap_distance is not None and not self._has_warned and self._is_past_freeze():
             self._has_warned = holding.warn_if_far(float(ops.copy(self._snap_distance)))
 
-    def _fill_added(self):
+    def _fill_added(self, saved):
         """Reads the levels of frozen weights off them; see `WrappingOptimizer`."""
         for variable, quantizer in self.quantized_variables:
             kept = self._kept_levels.get(self._var_key(variable))
-            levels = None if kept is None else holding.read_levels(quantizer, variable, kept)
+            is_missing = kept is not None and any(kept is v for v in self._variables[saved:])
+            levels = holding.read_levels(quantizer, variable, kept) if is_missing else None
             if levels is not None:
                 kept.assign(levels)
+        if self._samples is not None:  # nothing is known of them
+            self._samples.assign(ops.full(self._samples.shape, math.nan, "float32"))

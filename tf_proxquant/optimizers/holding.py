@@ -7,13 +7,14 @@ from keras import ops
 
 from tf_proxquant.quantizers import groups
 
-# Relative distance from which weights are no longer those that were frozen, and from which a
-# snap changes what the network computes.
-FAR = 0.1
+# Relative distance from their levels from which weights are no longer those that were frozen, for
+# layers such as SpectralNormalization scale them a little, and of a snap that changes what the
+# network computes.
+HELD, FAR = 0.05, 0.1
 
 
 def is_far(quantizer, weights, levels):
-    """Which groups of `weights` are farther than FAR from their levels, relative to their norm.
+    """Which groups of `weights` are farther than HELD from their levels, relative to their norm.
 
     Args:
       quantizer: the quantizer of the weights.
@@ -25,7 +26,7 @@ def is_far(quantizer, weights, levels):
     axis = quantizer.axis
     rows = groups.to_rows(weights, axis)
     distances = groups.to_rows(weights - quantizer.nearest(weights, levels), axis)
-    near = ops.sum(ops.square(distances), axis=1) <= FAR**2 * ops.sum(ops.square(rows), axis=1)
+    near = ops.sum(ops.square(distances), axis=1) <= HELD**2 * ops.sum(ops.square(rows), axis=1)
     far = ops.logical_not(near)
     return far[0] if axis is None else far
 

@@ -20,7 +20,7 @@ class WrappingOptimizer(keras.optimizers.Optimizer):
     def __init__(self, inner_optimizer: keras.optimizers.Optimizer, name: str):
         super().__init__(learning_rate=0.0, name=name)
         self.inner_optimizer = inner_optimizer
-        self._num_added = 0  # own variables at the end that earlier versions did not have
+        self._num_saved_before = []  # how many own variables earlier versions had, the first ones
         self._pending = None
 
     @property
@@ -121,7 +121,7 @@ class WrappingOptimizer(keras.optimizers.Optimizer):
                 "`model.optimizer.build(model.trainable_variables)` first; to load only the "
                 "weights, do so before `compile`."
             )
-        if saved not in (own, own - self._num_added):
+        if saved not in (own, *self._num_saved_before):
             raise ValueError(
                 f"The saved state of '{self.name}' does not fit. Received: {saved} variables, "
                 f"expected {own}. Build the optimizer with the arguments and the model that it was "
@@ -131,10 +131,10 @@ class WrappingOptimizer(keras.optimizers.Optimizer):
         for i in range(saved):
             self._variables[i].assign(store[str(i)])
         if saved < own:
-            self._fill_added()
+            self._fill_added(saved)
 
-    def _fill_added(self):
-        """Gives values to the variables that a file of an earlier version does not have."""
+    def _fill_added(self, saved):
+        """Gives values to the variables from number `saved` on, which a file does not have."""
 
     def set_weights(self, weights: list) -> None:
         """Sets all variables; before `build`, to be set there: Keras' .h5 files load so.

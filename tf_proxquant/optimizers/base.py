@@ -170,12 +170,14 @@ class QuantizingOptimizer(FreezingOptimizer):
           trainable_variables: list of the variables they belong to; None = those the
             optimizer was built with.
         """
-        bundles = self._start(trainable_variables)
+        self._start(trainable_variables)
+        is_compiled = graphs.compiles(self)
+        bundles = self._bundles_of(trainable_variables, is_compiled)
 
         def update(grads):
             self._update(grads, trainable_variables, bundles)
 
-        if graphs.compiles(self):
+        if is_compiled:
             graphs.run(update, grads)
         else:
             update(grads)
@@ -185,7 +187,7 @@ class QuantizingOptimizer(FreezingOptimizer):
         raise NotImplementedError
 
     def _start(self, trainable_variables):
-        """Returns the selected ones of `trainable_variables` in bundles, building if need be."""
+        """Builds and places what is not yet."""
         if not self.built:
             if trainable_variables is None:
                 raise ValueError(
@@ -194,14 +196,16 @@ class QuantizingOptimizer(FreezingOptimizer):
                 )
             self.build(list(trainable_variables))
         self._place_when_known()
-        variables = (
-            self._trainable_variables if trainable_variables is None else trainable_variables
-        )
+
+    def _bundles_of(self, variables, is_compiled):
+        """Returns the selected ones of `variables`, None for all, in bundles."""
+        variables = self._trainable_variables if variables is None else variables
         keys = tuple(key for key in map(self._var_key, variables) if key in self._quantizers)
-        if keys not in self._bundles:
+        if (keys, is_compiled) not in self._bundles:
             pairs = [(v, q) for v, q in self.quantized_variables if self._var_key(v) in keys]
-            self._bundles[keys] = make_bundles(pairs)
-        return self._bundles[keys]
+            is_fused = is_compiled or keras.backend.backend() == "jax"
+            self._bundles[keys, is_compiled] = make_bundles(pairs, is_fused)
+        return self._bundles[keys, is_compiled]
 
     def _sampled(self, weights, samples):
         """Returns the samples of `weights`, a dict from keys; of others those of `samples`."""

@@ -1,7 +1,7 @@
 """Bundles: small variables whose levels are fitted together, as the rows of one tensor.
 
 A network has many small kernels. One operation on all of them costs less than one on each, and
-takes much less time to trace and to compile. Where there is nothing to fit, each stays alone.
+takes much less time to trace and to compile.
 """
 
 import copy
@@ -12,8 +12,9 @@ from keras import backend, ops
 
 from tf_proxquant.quantizers import Binary, groups
 
-# Weights of the largest variable that is worth the copy into a bundle and back.
-LARGEST = 2**16
+# Weights of the largest variable that is worth the copy into a bundle and back: where an update is
+# compiled, an operation costs next to nothing; where it is not, and at the first step, it does.
+LARGEST_FUSED, LARGEST = 2**16, 2**19
 
 
 class Bundle:
@@ -78,25 +79,28 @@ class Bundle:
         return [p[0] for p in parts] if self._axis is None else parts
 
 
-def make_bundles(pairs):
+def make_bundles(pairs, is_fused=False):
     """Puts variables together where it pays.
 
     Args:
       pairs: list of (variable, quantizer).
+      is_fused: whether the update is compiled.
 
     Returns: list of `Bundle`s, which hold each variable once.
     """
     bundled = {}
     for variable, quantizer in pairs:
-        bundled.setdefault(_key(variable, quantizer), []).append((variable, quantizer))
+        bundled.setdefault(_key(variable, quantizer, is_fused), []).append((variable, quantizer))
     return [Bundle([v for v, _ in members], members[0][1]) for members in bundled.values()]
 
 
-def _key(variable, quantizer):
+def _key(variable, quantizer, is_fused):
     """What variables must share to be joined: state, dtype and length of row."""
     size = math.prod(variable.shape)
-    # Binary fits one mean or nothing, which is not worth a copy.
-    if isinstance(quantizer, Binary) or not 0 < size <= LARGEST or not _fits_rows(quantizer):
+    largest = LARGEST_FUSED if is_fused else LARGEST
+    if not 0 < size <= largest or quantizer.fixed_level is not None or not _fits_rows(quantizer):
+        return id(variable)
+    if is_fused and isinstance(quantizer, Binary):  # one mean, which is not worth a copy
         return id(variable)
     state = tuple(sorted((name, _plain(value)) for name, value in vars(quantizer).items()))
     length = size // groups.count(variable.shape, quantizer.axis)

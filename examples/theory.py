@@ -1,4 +1,4 @@
-"""The paper's theory as five experiments: a table and a picture, in under a minute.
+"""The theory as six experiments: a table and a picture, in under a minute.
 
     python -m examples.theory [--picture=theory.png]
 
@@ -10,6 +10,14 @@
 4. BinaryConnect has a fixed point s only where the gradient at s points against s in every
    coordinate: the share of random least-squares problems that have one.
 5. ProxQuant and BinaryConnect from one warm start on digits: the signs that change.
+6. The memory, on one weight with levels -1 and +1 and the loss (x - 0.3)^2, whose better level is
+   +1. With the hard map and a memory the residual obeys |v - w| <= step / (1 - memory): for w is a
+   level, and the nearest one to v is no farther than w,
+       |v' - w'| <= |v' - w| = |memory (v - w) + step| <= memory |v - w| + step.
+   So a weight leaves a level only if step / (1 - memory) times its mean gradient exceeds its
+   distance to the midpoint. Without memory no step is long enough, and the weight stays where it
+   started; with all of it none is too short, and it jumps for ever; in between it leaves -1, where
+   the slope is 2.6, and stays at +1, where it is 1.4.
 
 Reference: Bai, Wang, Liberty, ICLR 2019, arXiv:1810.00861, figure 1b and section 5.
 """
@@ -27,6 +35,8 @@ from keras import ops
 
 import tf_proxquant as pq
 from tf_proxquant import files
+
+MEMORIES = (0.0, 0.9, 1.0)
 
 _PICTURE = flags.DEFINE_string("picture", "theory.png", "The picture to write.")
 
@@ -123,6 +133,25 @@ def run_dual_averaging(steps=100, dimensions=8, seed=0):
     return np.array(straight_through), np.array(averaged)
 
 
+def run_memory(memory, start=-1.0, steps=300, step_size=0.05):
+    """Minimizes (x - 0.3)^2 over {-1, +1} with a memory and the hard map.
+
+    Returns: paths of w and of v, arrays (steps,).
+    """
+    x = keras.Variable(np.array([start]), dtype="float64", name="kernel")
+    optimizer = pq.ProxConnect(keras.optimizers.SGD(step_size), pq.Binary(), memory=memory)
+    optimizer.build([x])
+    path, latent = [], []
+    for _ in range(steps):
+        slope = 2 * (float(x[0]) - 0.3)
+        optimizer.apply([ops.convert_to_tensor([slope], dtype="float64")], [x])
+        path.append(float(x[0]))
+        # Without memory v is not kept: w + step.
+        kept = optimizer.latent_of(x) if memory else x
+        latent.append(float(kept[0]))
+    return np.array(path), np.array(latent)
+
+
 def share_with_fixed_point(dimensions, problems=200, seed=0):
     """Share of random problems min 1/2 ||A s - b||^2 over {-1, +1}^d, A of shape (2 d, d), where
     some s has a gradient against s in every coordinate, so that BinaryConnect can stop.
@@ -188,7 +217,7 @@ def _fit(model, optimizer, x, y, epochs, callbacks=()):
 
 
 def run_all():
-    """Runs the five experiments; returns a dict of what they gave."""
+    """Runs the experiments; returns a dict of what they gave."""
     pairs = {
         (name, minimum): run_pair(make, minimum)
         for name, make in (("ProxQuant", eager_binary), ("BinaryConnect", lazy_binary))
@@ -203,6 +232,7 @@ def run_all():
         "sign_flips": int(np.abs(np.diff(averaged, axis=0)).sum() / 2),
         "fixed_points": {d: share_with_fixed_point(d) for d in (1, 2, 4, 8)},
         "digits": run_digits(),
+        "memory": {memory: run_memory(memory) for memory in MEMORIES},
     }
 
 
@@ -226,16 +256,20 @@ def table(found):
     for name, history in found["digits"].items():
         figures = f"{history['sign_change'][-1]:.3f}, accuracy {history['accuracy'][-1]:.3f}"
         rows.append(("5 digits", f"{name}, share of signs changed", figures))
+    for memory, (w, v) in found["memory"].items():
+        share = f"{np.mean(w[-100:] > 0):.0%} of the last 100 steps"
+        residual = f"largest |v - w| {np.abs(v - w).max():.2f}"
+        rows.append(("6 memory", f"{memory:g}, at the better level, +1", f"{share}, {residual}"))
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
     return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in rows)
 
 
 def draw(found, path):
-    """Draws experiments 1, 2 and 5 into a picture file."""
+    """Draws experiments 1, 2, 5 and 6 into a picture file."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
-    pair, smooth, digits = figure.subplots(1, 3)
+    figure = Figure(figsize=(14, 3.4), layout="constrained")
+    pair, smooth, digits, memory = figure.subplots(1, 4)
     styles = {"ProxQuant": "#0072B2", "BinaryConnect": "#D55E00"}
     for (name, minimum), values in found["pair"].items():
         dashes = "-" if minimum < 0 else "--"
@@ -249,7 +283,11 @@ def draw(found, path):
         epochs = range(1, len(history["sign_change"]) + 1)
         digits.plot(epochs, history["sign_change"], color=styles[name], label=name)
     digits.set(title="5  digits", xlabel="epoch", ylabel="share of signs changed")
-    for axes in (pair, smooth, digits):
+    colors = ("#D55E00", "#009E73", "#0072B2")
+    for color, (share, (_, v)) in zip(colors, found["memory"].items(), strict=True):
+        memory.plot(v[:100], color=color, label=f"memory {share:g}", linewidth=1.2)
+    memory.set(title="6  memory", xlabel="step", ylabel="v")
+    for axes in (pair, smooth, digits, memory):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7, loc="center" if axes is pair else "best", framealpha=0.9)
     with files.replacing(path) as temporary:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 import tf_proxquant as pq
-from tests.optimizers_cases import X, Y, train, weights
+from tests.optimizers_cases import X, Y, make_model, train, weights
 
 OPTIMIZERS = {
     "binary": lambda: pq.ProxQuant(
@@ -109,6 +109,35 @@ class SavingTest(unittest.TestCase):
                 # A copy: Keras revives an inner schedule inside the config it is given.
                 again = keras.saving.deserialize_keras_object(copy.deepcopy(config))
                 self.assertEqual(config, keras.saving.serialize_keras_object(again))
+
+    def test_a_dict_of_selections_is_saved_with_its_quantizers(self):
+        def make(model):
+            hidden = pq.select_kernels(model, skip_last=True)
+            select = {hidden: pq.Ternary(0.4), "head/kernel": pq.Uniform(3)}
+            return pq.ProxQuant("adam", None, select=select, prox="hard", freeze_step=30)
+
+        with tempfile.TemporaryDirectory() as folder:
+            models = [make_model() for _ in range(2)]
+            whole, model = (train(make(m), epochs=2, model=m) for m in models)
+            model.save(os.path.join(folder, "model.keras"))
+            model = keras.saving.load_model(os.path.join(folder, "model.keras"))
+            self.assertEqual(
+                [repr(q) for _, q in model.optimizer.quantized_variables],
+                [repr(q) for _, q in whole.optimizer.quantized_variables],
+            )
+            for one in (whole, model):
+                one.fit(X, Y, batch_size=16, epochs=1, shuffle=False, verbose=0)
+            self.assert_equal_states(whole, model)
+
+    def test_a_dict_of_an_earlier_version_is_read(self):
+        optimizer = OPTIMIZERS["mixed"]()
+        config = keras.saving.serialize_keras_object(optimizer)
+        select = config["config"]["select"]
+        config["config"]["select"] = {"patterns": dict(select.pop("choices"))}
+        again = keras.saving.deserialize_keras_object(config)
+        self.assertEqual(list(again.select), ["hidden/kernel", "head"])
+        self.assertEqual(repr(again.select["hidden/kernel"]), repr(pq.MultiBit(2)))
+        self.assertIsNone(again.select["head"])
 
     def test_a_state_from_before_the_samples_is_read(self):
         """Not what it holds is replaced, and what it lacks says nothing about the weights."""

@@ -163,10 +163,10 @@ def check_jit_compile(jit_compile):
 
 def serialize_select(select):
     """Returns `select` as a config."""
+    serialize = keras.saving.serialize_keras_object
     if isinstance(select, dict):
-        items = {k: keras.saving.serialize_keras_object(q) for k, q in select.items()}
-        return {"patterns": items}
-    return keras.saving.serialize_keras_object(select) if callable(select) else select
+        return {"choices": [[serialize(key), serialize(q)] for key, q in select.items()]}
+    return serialize(select) if callable(select) else select
 
 
 def deserialize(config, custom_objects):
@@ -175,6 +175,8 @@ def deserialize(config, custom_objects):
     def revive(item):
         return keras.saving.deserialize_keras_object(item, custom_objects=custom_objects)
 
-    if set(config) == {"patterns"}:
+    if set(config) == {"choices"}:
+        return {revive(key): revive(item) for key, item in config["choices"]}
+    if set(config) == {"patterns"}:  # of a file from before selections were keys
         return {key: revive(item) for key, item in config["patterns"].items()}
     return revive(config)

@@ -59,7 +59,7 @@ REASONS = (
     (r"IndexError: map::at", "ends with IndexError"),
     (r"hangs", "hangs"),
     (r"(\w+) '\S+' Does not have valid TFLite Semantic", r"operator \1"),
-    (r"specifying NormalizationOptions metadata", "no classes in the metadata"),
+    (r"Requested one of these types: uint8/float32, got INT8", "takes no int8"),
 )
 
 
@@ -97,12 +97,12 @@ def export(source, path, profile, labels, data):
         content = source.read_bytes()
         path.write_bytes(metadata.attach(content, labels=labels) if labels else content)
         return
-    options = {"labels": labels}
-    if profile.startswith("static"):
-        options["representative_data"] = data
+    name, options = page.OPTIONS.get(profile, (profile, {}))
+    if name == "static":
+        options = {**options, "representative_data": data}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        pq.export(source, path, profile, **options)
+        pq.export(source, path, name, labels=labels, **options)
 
 
 def encode(values, edge):
@@ -192,7 +192,7 @@ def ask_all(cases, python):
                 runtime_errors[key] = error_of(case, reader)
             answer = judge(reader, case, kind, said, runtime_errors.get(key, 0.0))
             answers[reader, *key] = answer
-            print(f"{reader:20}{case.network:12}{case.profile:12}{answer}", flush=True)
+            print(f"{reader:20}{case.network:12}{case.profile:13}{answer}", flush=True)
     return answers
 
 

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import zipfile
 
 import numpy as np
 
@@ -78,8 +79,8 @@ def mediapipe(path, inputs):
     from mediapipe.tasks import python as tasks
     from mediapipe.tasks.python import vision
 
-    if inputs[0].ndim != 4:
-        return "-"
+    if inputs[0].ndim != 4 or not zipfile.is_zipfile(path):
+        return "-"  # no images, or no names of classes
     options = vision.ImageClassifierOptions(tasks.BaseOptions(model_asset_path=str(path)))
     with vision.ImageClassifier.create_from_options(options) as classifier:
 

@@ -12,6 +12,7 @@ from tf_proxquant.litert.check import timing
 from tf_proxquant.litert.read import convert, flatbuffer, integer
 from tf_proxquant.litert.read.weights import restore_grids
 from tf_proxquant.litert.report import ExportReport, TensorRow
+from tf_proxquant.litert.write import edges
 
 MOVED_BACK = "moved back onto its grid by an ulp or two"
 TIMED = "{:.2f} times the float latency, measured here on XNNPACK, one thread, batch 1"
@@ -52,13 +53,14 @@ def encode(
     max_ulps=2,
     dense_bits=4,
     representative_data=None,
+    io="float32",
     labels=None,
     vocabulary=None,
     value_range=None,
 ):
     """Reads, plans and encodes; see `export` for the arguments. Returns: `Encoded`."""
     settings = plans.get(profile)
-    request = plans.Request(profile, max_slowdown, dense_bits)
+    request = plans.Request(profile, max_slowdown, dense_bits, io)
     source = convert.load(model_or_path)
     if settings.is_integer:
         integer.check_data(representative_data)
@@ -68,6 +70,7 @@ def encode(
     if settings.is_integer:
         request = dataclasses.replace(request, float_model=flatbuffer.Model(base))
         base, said = integer.to_integer(base, representative_data)
+        base = edges.set_type(base, io)
         remarks += said
     names = settings.names if strip_names is None else not strip_names
     content, plan, weights = _write_plan(base, settings, request, names)

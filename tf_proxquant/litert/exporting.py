@@ -31,6 +31,7 @@ def export(
     max_ulps: int = 2,
     dense_bits: int = 4,
     representative_data: Any = None,
+    io: str = "float32",
     labels: Any = None,
     vocabulary: Any = None,
     value_range: Any = None,
@@ -74,6 +75,9 @@ def export(
         the BatchNorm fold rounded it off, which the report tells; 0 keeps all bits of the
         converted file and leaves such tensors float or in a slower form. See `levels.undo_blur`.
       representative_data: for "static", samples to calibrate activations on, as for `predict`.
+      io: for "static", the type of inputs and outputs: "float32", "int8" or "uint8". Integers
+        stand for scale * (code - zero_point), which `report.inputs` and `report.outputs` give; word
+        numbers stay as they are.
       dense_bits: for "dynamic", the fewest bits for the weights of a dense layer: 4 is fastest
         (docs/export.md), 2 takes half the memory at about the time of 8.
       labels: list of str, the name of each value of the output, in order: written into the
@@ -99,6 +103,7 @@ def export(
         max_ulps=max_ulps,
         dense_bits=dense_bits,
         representative_data=representative_data,
+        io=io,
         labels=labels,
         vocabulary=vocabulary,
         value_range=value_range,

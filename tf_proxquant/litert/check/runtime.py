@@ -147,8 +147,9 @@ def predict(
     Args:
       path: of the .tflite file, or its bytes.
       inputs: array of samples, or a dict of arrays by signature name, or a list in the model's
-        order; first axis = samples. The inputs of a file whose inputs differ in a fixed first
-        dimension, or have none, are given as they are, for one call.
+        order; first axis = samples. Floats for an input of codes are rounded to them. The inputs of
+        a file whose inputs differ in a fixed first dimension, or have none, are given as they are,
+        for one call.
       batch_size: samples per call, for files with a dynamic batch dimension.
       kernels: "xnnpack" or "builtin".
       num_threads: threads of the kernels.
@@ -248,7 +249,18 @@ def _fit(name, value, details):
         raise ValueError(
             f"Input {name!r} of the file has shape {signature} (-1: any). Received: {value.shape}"
         )
+    if value.dtype.kind in "iu" and value.size and _grid(details)[0].size:
+        _check_codes(name, value, np.iinfo(details["dtype"]))
     return np.asarray(quantize(value, details), details["dtype"], order="C")
+
+
+def _check_codes(name, value, bounds):
+    if value.min() < bounds.min or value.max() > bounds.max:
+        raise ValueError(
+            f"Input {name!r} of the file takes codes from {bounds.min} to {bounds.max}, or floats, "
+            "which are rounded to them. Received: integers from "
+            f"{value.min()} to {value.max()}"
+        )
 
 
 def quantize(value, details):

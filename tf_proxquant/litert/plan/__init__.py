@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 from tf_proxquant.litert.plan import balanced, dynamic, fast, portable, small, static
-from tf_proxquant.litert.plan.plan import Change, Plan, Request
+from tf_proxquant.litert.plan.plan import IO, Change, Plan, Request
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,4 +42,4 @@ def get(name):
     return PROFILES[name]
 
 
-__all__ = ["PROFILES", "Change", "Plan", "Profile", "Request", "get"]
+__all__ = ["IO", "PROFILES", "Change", "Plan", "Profile", "Request", "get"]

@@ -14,6 +14,7 @@ from tf_proxquant.litert.report import TOO_SMALL
 # A form that keeps more than this share of the bytes is not worth its operators.
 WORTHWHILE = 0.8
 TAKE_SLOWDOWN = ("small", "balanced")
+IO = ("float32", "int8", "uint8")
 
 DENSE = "FULLY_CONNECTED"
 SCALES_NOTE = (
@@ -63,17 +64,26 @@ class Request:
       profile: its name.
       max_slowdown: latency allowed over that of the float file; None for the profile's own.
       dense_bits: fewest bits of a dense layer's weights under "dynamic".
+      io: type of the inputs and outputs, of "static".
       float_model: the float `flatbuffer.Model` behind an integer file, for "static".
     """
 
     profile: str = "fast"
     max_slowdown: float | None = None
     dense_bits: int = 4
+    io: str = "float32"
     float_model: flatbuffer.Model | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self):
         if self.dense_bits not in (2, 4, 8):
             raise ValueError(f"dense_bits must be 2, 4 or 8. Received: {self.dense_bits!r}")
+        if self.io not in IO:
+            raise ValueError(f"io must be one of {IO}. Received: {self.io!r}")
+        if self.io != IO[0] and self.profile != "static":
+            raise ValueError(
+                'Integer inputs and outputs go with profile="static". '
+                f"Received: io={self.io!r} with profile={self.profile!r}"
+            )
         slowdown = self.max_slowdown
         is_number = isinstance(slowdown, int | float) and not isinstance(slowdown, bool)
         if slowdown is not None and not (is_number and slowdown >= 1):

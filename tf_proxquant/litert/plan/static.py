@@ -19,6 +19,8 @@ from tf_proxquant.litert.read.weights import Weight, find_readers, find_weights
 from tf_proxquant.litert.write.recoded import LAYERS
 
 NOTE = "activations are integers of 8 bits, calibrated on the representative data"
+IN_FLOAT = "in floats, which integer processors leave to the CPU: {}"
+AT_EDGES = ("QUANTIZE", "DEQUANTIZE", "SHAPE")
 BY_CONVERTER = "scaled by the converter"
 
 
@@ -36,7 +38,23 @@ def plan(model, request):
     for weight in find_weights(model):
         name = flatbuffer.unique_name(weight.name, taken)
         changes.append(fast_change(dataclasses.replace(weight, name=name)))
-    return Plan(tuple(changes), (NOTE,))
+    names = _float_operators(model)
+    notes = (NOTE, IN_FLOAT.format(", ".join(names))) if names else (NOTE,)
+    return Plan(tuple(changes), notes)
+
+
+def _float_operators(model):
+    """Names of the operators between the edges that read or make floats."""
+    names, edges = {}, set()
+    for graph in model.subgraphs:
+        edges.update(id(graph.tensors[i]) for i in (*graph.inputs, *graph.outputs))
+        for operator in graph.operators:
+            name, indices = model.operator_name(operator), (*operator.inputs, *operator.outputs)
+            touched = [graph.tensors[i] for i in indices if i >= 0]
+            is_edge = name in AT_EDGES and any(id(tensor) in edges for tensor in touched)
+            if not is_edge and any(tensor.type == TensorType.FLOAT32 for tensor in touched):
+                names[name] = None
+    return list(names)
 
 
 def _is_table(model, tensor):

@@ -1,7 +1,12 @@
 """The integer file of a float one, calibrated on data."""
 
 import numpy as np
-from ai_edge_litert.schema_py_generated import QuantizationParametersT, TensorType
+from ai_edge_litert.schema_py_generated import (
+    BuiltinOperator,
+    MulOptionsT,
+    QuantizationParametersT,
+    TensorType,
+)
 
 from tf_proxquant.litert.check import outputs, runtime
 from tf_proxquant.litert.read import flatbuffer, refusals
@@ -68,6 +73,7 @@ def _quantize(content, ranges):
     from tensorflow.lite.python.convert import mlir_quantize
 
     model = flatbuffer.Model(content)
+    _replace_float_only(model)
     for index, (low, high) in ranges.items():
         tensor = model.subgraphs[0].tensors[index]
         parameters = tensor.quantization or QuantizationParametersT()
@@ -81,6 +87,25 @@ def _quantize(content, ranges):
             "TensorFlow's quantizer refuses the file; export it with profile='dynamic'. "
             f"Received: {refusals.first_sentence(error)}"
         ) from error
+
+
+def _replace_float_only(model):
+    """Writes x x for SQUARE and -1 x for NEG, of which the runtime has no kernel for integers."""
+    for graph in model.subgraphs[:1]:
+        for operator in graph.operators:
+            name = model.operator_name(operator)
+            if name not in ("SQUARE", "NEG"):
+                continue
+            source = other = int(operator.inputs[0])
+            if graph.tensors[source].type != TensorType.FLOAT32:
+                continue
+            if name == "NEG":
+                minus_one = np.full(1, -1, np.float32)
+                other = model.add_tensor(graph, (1,), TensorType.FLOAT32, minus_one)
+            new = model.make_operator(
+                BuiltinOperator.MUL, 1, [source, other], operator.outputs, MulOptionsT()
+            )
+            vars(operator).update(vars(new))
 
 
 def _at_layers(model, ranges):

@@ -7,7 +7,7 @@ BIN = .venv/bin
 ARGS ?=
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: train test test-jax test-oldest test-readers lint doctest docs toy-benchmarks clean
+.PHONY: train test test-arm test-jax test-oldest test-readers lint doctest docs toy-benchmarks clean
 
 train: .venv/installed
 	$(BIN)/python train.py $(ARGS)
@@ -54,6 +54,10 @@ doctest: .venv/installed
 docs: .venv/installed
 	PYTHONPATH=. $(BIN)/python docs/api.py
 
+# Exported files on AArch64, under an emulator that is set up in .arm; Debian 12 only.
+test-arm: .venv/installed
+	$(BIN)/python -m tests.arm.run
+
 BENCHMARKS = accuracy activations archive automatic binary_level export first_step frozen language \
   optimizer_step post_training quantizers scale zoo
 
@@ -67,4 +71,4 @@ toy-benchmarks: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv .venv-oldest .venv-readers build dist *.egg-info runs
+	rm -rf .arm .venv .venv-oldest .venv-readers build dist *.egg-info runs

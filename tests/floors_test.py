@@ -12,6 +12,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "tf_proxquant"
 FLOORS = {
     "typing": -1,
     "checks": -1,
+    "describing": -1,
     "quantizers": 0,
     "prox": 0,
     "schedules": 0,

@@ -10,10 +10,18 @@ import keras
 from keras import ops
 
 from tf_proxquant import metrics, selection
+from tf_proxquant.describing import describe
 from tf_proxquant.optimizers import built_optimizer
 
 
-class QuantizationMonitor(keras.callbacks.Callback):
+class _Callback(keras.callbacks.Callback):
+    """A callback that says in a notebook what it was made from."""
+
+    def __repr__(self):
+        return describe(self)
+
+
+class QuantizationMonitor(_Callback):
     """Adds the state of the selected weights to the logs of each epoch.
 
         quantization_error   relative distance to the grid, `metrics.quantization_error`
@@ -22,6 +30,7 @@ class QuantizationMonitor(keras.callbacks.Callback):
         on_grid              share of weights on the grid, `metrics.share_on_grid`
         strength             lambda of the next update, where the optimizer has a strength
         tau                  pull of the next update, where the prox takes it
+        frozen               1 from the freeze on, 0 before, where there is a `freeze_step`
 
     Put it before the callbacks that read the logs: CSVLogger, early stopping, and TensorBoard,
     which then shows them as scalars, and with `histogram_freq=1` the weights as histograms.
@@ -66,6 +75,8 @@ class QuantizationMonitor(keras.callbacks.Callback):
         tau = optimizer.tau(optimizer.iterations)
         if tau is not None:
             figures["tau"] = float(tau)
+        if optimizer.freeze_step is not None:
+            figures["frozen"] = float(optimizer.frozen)
         return figures
 
     def _figures(self, before, weights, quantized):
@@ -83,7 +94,7 @@ def _weights_and_grid(optimizer):
     return weights, [_numpy(q.nearest(v, levels)) for v, q, levels in found]
 
 
-class StopOnNonFinite(keras.callbacks.Callback):
+class StopOnNonFinite(_Callback):
     """Ends training at the first NaN or inf, and says where it is.
 
     The loss is looked at after each batch, all variables only if it is not finite and at the end
@@ -147,7 +158,7 @@ def nonfinite_variables(model: keras.Model) -> list[str]:
     return found
 
 
-class SkipFrozenGradients(keras.callbacks.Callback):
+class SkipFrozenGradients(_Callback):
     """Saves the work that the frozen weights no longer need.
 
     At the first end of an epoch (or start of `fit`) with the optimizer's `freeze_step` behind it,
@@ -199,7 +210,7 @@ class SkipFrozenGradients(keras.callbacks.Callback):
         return not (is_wrapped or is_distributed or optimizer.inner_optimizer.use_ema)
 
 
-class QuantizedEvaluation(keras.callbacks.Callback):
+class QuantizedEvaluation(_Callback):
     """Evaluates the snapped model at the end of each epoch.
 
     Adds `quantized_loss` and `quantized_<metric>` to the logs. The weights are snapped for
@@ -214,7 +225,7 @@ class QuantizedEvaluation(keras.callbacks.Callback):
 
     def __init__(self, data: Any, batch_size: int | None = None, callbacks: Any = None):
         super().__init__()
-        self.callbacks = callbacks
+        self.data, self.callbacks = data, callbacks
         self.arguments = (
             dict(zip(("x", "y", "sample_weight"), data, strict=False))
             if isinstance(data, (tuple, list))
@@ -239,7 +250,7 @@ class QuantizedEvaluation(keras.callbacks.Callback):
         return {f"quantized_{name}": value for name, value in results.items()}
 
 
-class ResetStates(keras.callbacks.Callback):
+class ResetStates(_Callback):
     """Starts every epoch, and every evaluation, of a stateful recurrent model from zero states.
 
     Layers are found at any depth, inside of nested models and of custom layers too. Give it to

@@ -54,6 +54,29 @@ def sign_changes(before: Tensor, after: Tensor) -> float:
     return changed / max(1, sum(b.size for b, _ in pairs))
 
 
+def relative_to_levels(weights: Tensor, quantizer: Any, levels: Tensor) -> np.ndarray:
+    """Weights in units of the largest level of their channel.
+
+        weights / max_k |level_k|        with the levels of each weight's own group
+
+    Args:
+      weights: float tensor of any shape.
+      quantizer: the `Quantizer` that fitted the levels.
+      levels: as `quantizer.levels` returns them.
+
+    Returns: array with the shape of `weights`, divided by 1 where all levels are 0.
+
+    Example:
+      >>> quantizer = pq.Binary("mean", axis=-1)
+      >>> w = np.array([[1.0, 10.0], [-3.0, 30.0]])
+      >>> relative_to_levels(w, quantizer, quantizer.levels(w)).tolist()
+      [[0.5, 0.5], [-1.5, 1.5]]
+    """
+    largest = quantizer.spread(weights, ops.max(ops.abs(levels), axis=-1))
+    unit = ops.convert_to_numpy(ops.where(largest > 0, largest, ops.ones_like(largest)))
+    return ops.convert_to_numpy(weights) / unit
+
+
 def share_on_grid(weights: Tensor, quantized: Tensor) -> float:
     """Share of weights that are at their quantized value, within rounding.
 

@@ -1,6 +1,7 @@
 """What an export did, tensor by tensor: printed as a table, `to_dict` for machines."""
 
 import dataclasses
+import html
 from typing import Any
 
 from tf_proxquant.litert.interface import Edge
@@ -11,6 +12,8 @@ from tf_proxquant.typing import Tensor
 TOO_SMALL = "too small to gain"
 COSTS_TIME = "a product for each channel would cost more time than its bytes are worth"
 KEPT_ON_PURPOSE = (TOO_SMALL, COSTS_TIME)
+
+_HEADER = ("tensor", "read by", "shape", "levels", "form", "bits", "bytes", "was", "remark")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,12 +133,17 @@ class ExportReport:
         }
 
     def __str__(self):
-        header = ("tensor", "read by", "shape", "levels", "form", "bits", "bytes", "was", "remark")
-        lines = [header, *(_cells(row) for row in self.rows)]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+        lines = [_HEADER, *(_cells(row) for row in self.rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         table = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in lines]
         table.insert(1, "-" * max(len(line) for line in table))
         return "\n".join([*(line.rstrip() for line in table), *self._totals()])
+
+    def _repr_html_(self):
+        """The same table in a notebook."""
+        rows = [_html_row("td", _cells(row)) for row in self.rows]
+        table = f"<table>{_html_row('th', _HEADER)}{''.join(rows)}</table>"
+        return table + "<br>".join(map(html.escape, self._totals()))
 
     def _totals(self):
         size = f"{self.bytes:,} bytes, {self.gzip_bytes:,} deflated"
@@ -165,3 +173,7 @@ def _cells(row):
         f"{row.bytes_before:,}",
         row.reason,
     )
+
+
+def _html_row(tag, cells):
+    return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"

@@ -132,6 +132,13 @@ def as_schedule(strength, name, memory, freeze_step):
     return schedules.Constant(checks.check_number("strength", strength))
 
 
+def is_automatic(strength, name, memory, freeze_step):
+    """Whether a schedule is the one that `as_schedule` makes from "auto"."""
+    if strength is None or freeze_step is None or freeze_step < 2:
+        return False
+    return repr(strength) == repr(maps.automatic(name, memory, freeze_step))
+
+
 def _check_share(strength, name):
     """Raises ValueError for what is no share where the map takes one."""
     if name in (None, *maps.WITH_TAU):

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from tf_proxquant import checks, selection
+from tf_proxquant.describing import describe
 from tf_proxquant.optimizers import arguments, graphs, watching
 from tf_proxquant.optimizers.bundles import make_bundles
 from tf_proxquant.optimizers.freezing import FreezingOptimizer
@@ -275,6 +276,12 @@ class QuantizingOptimizer(FreezingOptimizer):
             variables.append(self._samples)
             values.append(self._sampled(self._by_key(weights), ops.copy(self._samples)))
         self._assign_all(variables, values)
+
+    def __repr__(self):
+        is_automatic = arguments.is_automatic(
+            self.strength, self._map, self.memory, self.freeze_step
+        )
+        return describe(self, **({"strength": "auto"} if is_automatic else {}))
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object

@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from tf_proxquant import callbacks, schedules
+from tf_proxquant import callbacks, metrics, schedules
 from tf_proxquant.optimizers import ProxConnect, ProxQuant, find_optimizer
 from tf_proxquant.training import networks
 from tf_proxquant.training.workdir import Recorder
@@ -98,11 +98,10 @@ class _QuantizedEvaluation(callbacks.QuantizedEvaluation):
 
 
 def _histogram(model):
-    """Counts the selected weights in 121 bins from -1.5 to 1.5 of the largest level."""
+    """Counts the selected weights in 121 bins of -1.5 to 1.5 of their channel's largest level."""
     counts = np.zeros(121, int)
-    for variable, quantizer in find_optimizer(model).quantized_variables:
-        unit = float(ops.max(ops.abs(quantizer(variable)))) or 1.0
-        relative = np.clip(ops.convert_to_numpy(variable) / unit, -1.5, 1.5)
+    for variable, quantizer, levels in find_optimizer(model).fit_levels():
+        relative = np.clip(metrics.relative_to_levels(variable, quantizer, levels), -1.5, 1.5)
         counts += np.histogram(relative, bins=121, range=(-1.5, 1.5))[0]
     return {"low": -1.5, "high": 1.5, "counts": counts.tolist()}
 
@@ -117,6 +116,8 @@ def _fit(workdir, phase, epochs, make_model, task, watchers, histogram=None):
     model = workdir.load_model(checkpoint) if checkpoint else make_model()
     if done < epochs:
         recorder = Recorder(workdir, phase, epochs, histogram)
+        if checkpoint is None:
+            recorder.record_start(model)
         model.fit(
             task.train,
             validation_data=task.validation,

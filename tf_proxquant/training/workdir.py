@@ -34,7 +34,7 @@ class Workdir:
         settings.json       settings and versions, written first
         metrics.jsonl       one JSON object per phase and epoch
         metrics.csv         the same as a table, at the end of the run
-        histograms.jsonl    counts of the selected weights, per epoch
+        histograms.jsonl    counts of the selected weights, at the start (-1) and per epoch
         <phase>.keras       the model at the end of a phase
         <phase>-NNNN.keras  checkpoint after epoch NNNN of an unfinished phase
         labels.txt          the name of each class; of text, vocabulary.txt with the words
@@ -196,6 +196,12 @@ class Recorder(keras.callbacks.Callback):
         super().__init__()
         self.workdir, self.phase, self.epochs = workdir, phase, epochs
         self.histogram = histogram
+
+    def record_start(self, model):
+        """Writes the histogram of the weights that the phase begins with, as epoch -1."""
+        if self.histogram:
+            row = {"phase": self.phase, "epoch": -1, **self.histogram(model)}
+            self._append("histograms.jsonl", row)
 
     def on_train_begin(self, logs=None):
         self._saved = self._began = self._shown = time.monotonic()

@@ -73,7 +73,7 @@ def _draw_grid(axes, run):
     axes.set_ylabel("share")
     axes.set_title("weights: on the grid, and of another sign than at the start", loc="left",
                    fontsize=10)  # fmt: skip
-    axes.legend(loc="center left", fontsize=9)
+    axes.legend(loc="best", fontsize=9)
 
 
 def _line(axes, run, points, label, **style):

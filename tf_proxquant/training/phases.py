@@ -98,12 +98,12 @@ class _QuantizedEvaluation(callbacks.QuantizedEvaluation):
 
 
 def _histogram(model):
-    """Counts the selected weights in 121 bins of -1.5 to 1.5 of their channel's largest level."""
-    counts = np.zeros(121, int)
+    """Counts the selected weights in 241 bins of -3 to 3 of their channel's largest level."""
+    counts = np.zeros(241, int)
     for variable, quantizer, levels in find_optimizer(model).fit_levels():
-        relative = np.clip(metrics.relative_to_levels(variable, quantizer, levels), -1.5, 1.5)
-        counts += np.histogram(relative, bins=121, range=(-1.5, 1.5))[0]
-    return {"low": -1.5, "high": 1.5, "counts": counts.tolist()}
+        relative = np.clip(metrics.relative_to_levels(variable, quantizer, levels), -3.0, 3.0)
+        counts += np.histogram(relative, bins=241, range=(-3.0, 3.0))[0]
+    return {"low": -3.0, "high": 3.0, "counts": counts.tolist()}
 
 
 def _fit(workdir, phase, epochs, make_model, task, watchers, histogram=None):

@@ -18,10 +18,14 @@ READERS = {
 }
 # Those with float activations, and those with activations of 8 bits: two tables.
 GROUPS = (
-    ("float", "fast", "portable", "small", "balanced"),
+    ("float", "float16", "fast", "portable", "small", "balanced"),
     ("dynamic", "static", "static-int8", "static-uint8"),
 )
-OPTIONS = {"static-int8": ("static", {"io": "int8"}), "static-uint8": ("static", {"io": "uint8"})}
+OPTIONS = {
+    "float16": ("fast", {"constants": "float16"}),
+    "static-int8": ("static", {"io": "int8"}),
+    "static-uint8": ("static", {"io": "uint8"}),
+}
 PROFILES = tuple(profile for group in GROUPS for profile in group)
 START, END = "<!-- written by make test-readers ARGS=--write -->", "<!-- end -->"
 RECIPE = re.compile(r"^## (.+)\n(?:(?!^## ).*\n)*?((?:    .*\n|\n)*    .*scores.*\n)", re.MULTILINE)

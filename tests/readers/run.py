@@ -10,7 +10,9 @@ The recipes of docs/readers.md are run too.
 """
 
 import argparse
+import concurrent.futures
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -35,7 +37,7 @@ OURS = ("litert", "compiled_model")
 SAMPLES = 4
 LIMIT = 1e-4
 RECIPE_LIMIT = 1e-6
-# Where activations are rounded to 8 bits the readers round a little differently.
+# Where activations or weights are rounded the readers round a little differently.
 ROUNDING = 3.0
 # Of `balanced` only where it is as `fast`, without convolutions.
 ROUNDS_INPUTS = "rounds inputs of dense layers to 8 bits, unless told not to: see below"
@@ -50,6 +52,7 @@ KNOWN = {
 REASONS = (
     (r"KeyError: 1[79]|Unexpected type|Unsupported type|not supported for type", "int4 or int2"),
     (r"Failed to populate a temp TfLiteTensor", "int4 or int2"),
+    (r"DEQUANTIZE \(number \d+\) failed to prepare", "float16"),
     (r"no 'name'|'NoneType' object has no attribute 'decode'", "tensors without names"),
     (r"no operator on the NPU", "all operators stay on the CPU"),
     (r"Hybrid models are not supported", "dynamic activations"),
@@ -166,7 +169,7 @@ def judge(reader, case, kind, said, runtime_error):
     if kind == "refused":
         return page.Answer("no", reason(said))
     error = error_of(case, reader)
-    is_rounded = case.profile.startswith(("dynamic", "static"))
+    is_rounded = case.profile.startswith(("dynamic", "static", "float16"))
     limit = max(LIMIT, ROUNDING * runtime_error) if is_rounded else LIMIT
     if error <= limit:
         return page.Answer(f"{error:.0e}")
@@ -185,8 +188,14 @@ def reason(said):
 def ask_all(cases, python):
     """Answers of every reader: dict {(reader, network, profile): `page.Answer`}."""
     runtime_errors, answers = {}, {}
-    for reader in page.READERS:
-        for case, kind, said in ask(reader, cases, sys.executable if reader in OURS else python):
+
+    def hear(reader):
+        return reader, list(ask(reader, cases, sys.executable if reader in OURS else python))
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        heard = list(pool.map(hear, page.READERS))
+    for reader, said_of_cases in heard:
+        for case, kind, said in said_of_cases:
             key = case.network, case.profile
             if reader == "litert" and kind == "ran":
                 runtime_errors[key] = error_of(case, reader)

@@ -36,6 +36,7 @@ def parse_arguments(arguments=None):
     add("--dense_bits", type=int, default=4, choices=(2, 4, 8), help="dynamic: fewest dense bits")
     add("--data", metavar="FILE.npz", help="static: arrays to calibrate on, by input name")
     add("--io", default="float32", choices=plan.IO, help="static: type of inputs and outputs")
+    add("--constants", choices=("float16",), help="every weight as float16, with fast")
     add("--inputs", metavar="FILE.npz", help="arrays to verify with, by input name")
     add("--no_verify", action="store_true", help="skip the checks")
     add("--strip_names", action="store_true", default=None, help="drop the names of tensors")
@@ -82,6 +83,7 @@ def _run(options):
         "dense_bits": options.dense_bits,
         "representative_data": _arrays(options.data),
         "io": options.io,
+        "constants": options.constants,
         "labels": _lines(options.labels),
         "vocabulary": _lines(options.vocabulary),
         "value_range": options.value_range,

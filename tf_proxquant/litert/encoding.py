@@ -54,12 +54,13 @@ def encode(
     dense_bits=4,
     representative_data=None,
     io="float32",
+    constants=None,
     labels=None,
     vocabulary=None,
     value_range=None,
 ):
     """Reads, plans and encodes; see `export` for the arguments. Returns: `Encoded`."""
-    settings = plans.get(profile)
+    settings = plans.get(profile, constants)
     request = plans.Request(profile, max_slowdown, dense_bits, io)
     source = convert.load(model_or_path)
     if settings.is_integer:

@@ -32,6 +32,7 @@ def export(
     dense_bits: int = 4,
     representative_data: Any = None,
     io: str = "float32",
+    constants: str | None = None,
     labels: Any = None,
     vocabulary: Any = None,
     value_range: Any = None,
@@ -78,6 +79,9 @@ def export(
       io: for "static", the type of inputs and outputs: "float32", "int8" or "uint8". Integers
         stand for scale * (code - zero_point), which `report.inputs` and `report.outputs` give; word
         numbers stay as they are.
+      constants: None, or "float16": every weight as float16 in place of integer codes, half the
+        size, for GPUs that take nothing else. Levels that float16 holds, such as those of a scale
+        2^-n, stay exact; others are rounded, by up to 5e-4, and the report says so. With "fast".
       dense_bits: for "dynamic", the fewest bits for the weights of a dense layer: 4 is fastest
         (docs/export.md), 2 takes half the memory at about the time of 8.
       labels: list of str, the name of each value of the output, in order: written into the
@@ -104,6 +108,7 @@ def export(
         dense_bits=dense_bits,
         representative_data=representative_data,
         io=io,
+        constants=constants,
         labels=labels,
         vocabulary=vocabulary,
         value_range=value_range,

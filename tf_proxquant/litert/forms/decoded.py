@@ -20,6 +20,8 @@ from tf_proxquant.litert.read import levels
 
 ELEMENT_COST = 0.1  # ns per weight of one element-wise operator
 TABLE_COST = 6.0
+# The version of DEQUANTIZE that first reads float16.
+HALF_DEQUANTIZE = 3
 
 
 def encode_integer(weights, bits, axis=None):
@@ -40,6 +42,25 @@ def encode_integer(weights, bits, axis=None):
         keeps_xnnpack=bits == 8,
         write=write,
         num_scales=found.scales.size,
+    )
+
+
+def encode_half(weights):
+    """float16, the nearest of each value, behind DEQUANTIZE; beyond 65,504 that is infinite."""
+    with np.errstate(over="ignore"):
+        halves = weights.astype("<f2")
+
+    def write(decoder):
+        stored = decoder.constant(halves, TensorType.FLOAT16, name=decoder.name)
+        decoder.finish(BuiltinOperator.DEQUANTIZE, [stored], version=HALF_DEQUANTIZE)
+
+    return Decoded(
+        "float16",
+        16,
+        halves.nbytes + OPERATOR_BYTES,
+        keeps_xnnpack=True,
+        write=write,
+        values=halves.astype(np.float32),
     )
 
 

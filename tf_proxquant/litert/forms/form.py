@@ -59,10 +59,12 @@ class Decoded(Form):
     Attributes:
       write: function (`write.writer.Decoder`) -> None that adds constants and operators.
       num_scales: of the DEQUANTIZE that makes the tensor by itself.
+      values: what is decoded, where that is not the weight bit for bit.
     """
 
     write: Callable = None
     num_scales: int = 1
+    values: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from tf_proxquant.litert.plan import balanced, dynamic, fast, portable, small, static
+from tf_proxquant.litert.plan import balanced, dynamic, fast, half, portable, small, static
 from tf_proxquant.litert.plan.plan import IO, Change, Plan, Request
 
 
@@ -24,6 +24,8 @@ class Profile:
     is_integer: bool = False
 
 
+CONSTANTS = (None, "float16")
+
 # Where activations have 8 bits, what passes is no longer rounding, only short of a wrong kernel.
 PROFILES = {
     "fast": Profile(fast.plan),
@@ -35,11 +37,27 @@ PROFILES = {
 }
 
 
-def get(name):
-    """The profile called `name`. Raises: ValueError: listing the names, if there is none."""
+# In place of "fast" where constants="float16" is asked for.
+HALF = Profile(half.plan, error_limit=0.01)
+
+
+def get(name, constants=None):
+    """The profile called `name`.
+
+    Raises: ValueError: listing the names, if there is none, or if it takes no such constants.
+    """
     if name not in PROFILES:
         raise ValueError(f"profile must be one of {sorted(PROFILES)}. Received: {name!r}")
-    return PROFILES[name]
+    if constants not in CONSTANTS:
+        raise ValueError(f"constants must be one of {CONSTANTS}. Received: {constants!r}")
+    if constants is None:
+        return PROFILES[name]
+    if name != "fast":
+        raise ValueError(
+            f"constants={constants!r} stores every weight so, in place of the codes of a profile: "
+            f'leave the profile out, or "fast". Received: profile={name!r}'
+        )
+    return HALF
 
 
-__all__ = ["IO", "PROFILES", "Change", "Plan", "Profile", "Request", "get"]
+__all__ = ["CONSTANTS", "IO", "PROFILES", "Change", "Plan", "Profile", "Request", "get"]

@@ -80,7 +80,8 @@ def list_ways(convolution):
 
 def _product(form, extra):
     fields = dataclasses.asdict(form) | {"num_bytes": form.num_bytes + extra}
-    del fields["write"], fields["num_scales"]
+    for name in ("write", "num_scales", "values"):
+        del fields[name]
     return Product(**fields, matrix=form)
 
 

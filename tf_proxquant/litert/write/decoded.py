@@ -12,4 +12,5 @@ def replace(model, weight, form):
     decoder = Decoder(model, graph, weight.index, weight.name)
     form.write(decoder)
     decoder.insert_before(next(op for op in graph.operators if weight.index in op.inputs))
-    return [(weight.graph, weight.index, weight.values)]
+    values = weight.values if form.values is None else form.values
+    return [(weight.graph, weight.index, values)]

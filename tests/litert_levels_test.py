@@ -50,6 +50,14 @@ class LevelsTest(unittest.TestCase):
         values[-1, -1] *= 1.01
         self.assertIsNone(levels.integer_grid(values, 7))
 
+    def test_two_values_with_one_code_are_noise_and_no_blurred_grid(self):
+        # Without 0: its neighbour is a denormal number, which no grid with it has a code for.
+        weights = np.float32(0.3) * np.random.default_rng(0).choice([-3, -1, 1, 3], 400)
+        weights = weights.astype("float32")
+        noisy = np.where(np.arange(400) % 2, weights, np.nextafter(weights, np.float32(9)))
+        self.assertIsNotNone(levels.undo_blur(weights, None, 2))
+        self.assertIsNone(levels.undo_blur(noisy, None, 2))
+
     def test_a_blurred_grid_comes_back_with_its_own_small_codes(self):
         """Rounded products of +-1 .. +-3 are often exact with codes many times as large."""
         scales, factors = RANDOM.uniform(0.5, 1.5, (2, 4000, 1)).astype("float32")

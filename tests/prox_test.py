@@ -84,6 +84,12 @@ class EveryProxTest(unittest.TestCase):
                     self.assertEqual(tuple(moved.shape), shape)
                     self.assertEqual(keras.backend.standardize_dtype(moved.dtype), dtype)
 
+    def test_l2_in_float16_takes_a_tau_beyond_the_range_of_float16(self):
+        weights, quantized = np.float16([0.25, -3.0, 0.0]), np.float16([1.0, -1.0, 1.0])
+        for tau in (1e5, 1e30):
+            found = ops.convert_to_numpy(prox.prox_l2(weights, quantized, tau))
+            np.testing.assert_array_equal(found, quantized)
+
     def test_tau_zero_is_the_identity_bit_for_bit(self):
         weights = np.concatenate([sample(), [-0.0, 1e-30, -1e30]]).astype("float32")
         for quantized in (nearest_of(weights, UNEVEN), -weights, np.ones_like(weights)):

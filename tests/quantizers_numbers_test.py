@@ -1,0 +1,50 @@
+"""What rounding may not break: neighbouring floats, long sums."""
+
+import unittest
+
+import keras
+import numpy as np
+from keras import ops
+
+from tf_proxquant.quantizers import Binary, groups
+
+
+def compiled(function):
+    """Under XLA, which adds the terms of a reduction into one accumulator."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=True)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    return function
+
+
+class NearestTest(unittest.TestCase):
+    def test_levels_that_are_adjacent_floats_stay_where_they_are(self):
+        # Half of the means of two neighbours round to the lower one.
+        lower = np.random.default_rng(0).normal(size=200).astype("float32")
+        for low in (*lower, np.finfo("float32").max):
+            levels = np.sort(np.float32([low, np.nextafter(low, np.float32(-np.inf))]))
+            found = ops.convert_to_numpy(Binary().nearest(levels, levels))
+            np.testing.assert_array_equal(found, levels)
+
+
+class LongSumTest(unittest.TestCase):
+    def test_no_weight_is_lost_where_parts_do_not_divide_evenly(self):
+        for length in (groups.LONG - 1, groups.LONG, groups.LONG + groups.FOLDS - 1):
+            rows = np.arange(2 * length).reshape(2, length) % 7 + 0.0
+            found = ops.convert_to_numpy(groups.row_sum(ops.convert_to_tensor(rows, "float64")))
+            np.testing.assert_array_equal(found[:, 0], rows.sum(axis=1))
+
+    def test_a_compiled_sum_of_millions_keeps_its_last_digits(self):
+        rows = np.random.default_rng(1).random((1, 4_000_000), "float32")
+        found = ops.convert_to_numpy(compiled(groups.row_sum)(ops.convert_to_tensor(rows)))[0, 0]
+        exact = rows.sum(dtype="float64")
+        self.assertLess(abs(found - exact) / exact, 2e-6)
+
+
+if __name__ == "__main__":
+    unittest.main()

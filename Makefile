@@ -47,8 +47,8 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 
 doctest: .venv/installed
-	$(BIN)/python -m pytest -n 0 --doctest-modules tf_proxquant --doctest-glob=README.md README.md \
-	  --ignore=tf_proxquant/litert/__main__.py
+	$(BIN)/python -m pytest -n 0 --doctest-modules tf_proxquant --ignore=tf_proxquant/litert/__main__.py
+	PYTHONPATH=. $(BIN)/python docs/example.py
 
 # The reference of the public names, docs/api.md.
 docs: .venv/installed

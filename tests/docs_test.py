@@ -10,6 +10,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 TOP = ("README.md", "BUILD.md", "CONTRIBUTING.md", "CHANGELOG.md", "recipes/README.md")
 PAGES = [ROOT / name for name in TOP]
 PAGES += sorted(path for path in (ROOT / "docs").glob("*.md") if path.name != "api.md")
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+PAGES += DECISIONS
 WIDTH = 100
 
 FENCE = re.compile(r"^ *```.*?^ *```$", re.DOTALL | re.MULTILINE)
@@ -79,6 +81,12 @@ class PagesTest(unittest.TestCase):
         }
         alone = [page.name for page in PAGES if page.parent.name == "docs" and page not in links]
         self.assertEqual(alone, [])
+
+    def test_a_decision_says_in_its_first_line_what_superseded_it(self):
+        for page in DECISIONS:
+            first, *rest = page.read_text().splitlines()
+            self.assertRegex(first, r"^(# \d{4}:? |Superseded by \[(\d{4})\]\(\2-[\w-]+\.md\))")
+            self.assertNotRegex("\n".join(rest), r"[Ss]uperseded by", page.name)
 
 
 class ChecksTest(unittest.TestCase):

@@ -88,6 +88,13 @@ class LookupTest(unittest.TestCase):
             sizes = [0 if b.data is None else len(b.data) for b in content.model.buffers]
             self.assertEqual(sizes.count(ROWS * COLUMNS * bits // 8), 1, profile)
 
+    def test_fast_stores_no_zero_points_of_rows(self):
+        """Eight bytes a row: with rows of 16, a third of the file."""
+        report = litert.export(embedding(table([-5, -2, 0, 7], 16)), self.path)
+        self.assertEqual(report.rows[0].form, "int8 scaled")
+        self.assertLess(report.ratio, 0.38)
+        self.assertGreater(report.graph_bytes, 0)
+
     def test_a_wrong_row_is_found(self):
         values = table([-1, 1])
         content, _ = convert.convert(embedding(values))

@@ -39,7 +39,7 @@ def plan(model, request):
     changes = tuple(
         Change(weight, chosen[weight.key], REMARK, READ_BY)
         if weight.key in chosen
-        else fast_change(weight)
+        else fast_change(weight, model)
         for weight in find_weights(model)
     )
     if not chosen:

@@ -32,7 +32,7 @@ def plan(model, request):
     """See `plan.PROFILES`."""
     del request
     found = weights.find_weights(model)
-    scaled_forms = {w.key: form for w in found if (form := _scaled(model, w)) is not None}
+    scaled_forms = {w.key: form for w in found if (form := scaled_form(model, w)) is not None}
     cheap, steps = {}, []
     total = budget.float_cost(model)
     left = SHARE * total
@@ -77,8 +77,8 @@ def _plain(weight):
     return None if DENSE in weight.consumers else encode_integer(weight.values, 8, None)
 
 
-def _scaled(model, weight):
-    """The codes of a weight with scales behind all its readers, if these can take them."""
+def scaled_form(model, weight):
+    """The codes of a weight with scales behind all its readers, or None if these take none."""
     if _plain(weight) is not None:
         return None
     readers = weights.find_readers(model.subgraphs[weight.graph])[weight.index]
@@ -88,5 +88,7 @@ def _scaled(model, weight):
     found = find_codes(weight.values, 8, None) or find_codes(weight.values, 8, *axes)
     if found is None:
         return None
-    num_bytes = found.codes.size + 8 * found.scales.size + 2 * OPERATOR_BYTES
+    # A bias for each channel is written anew; a lookup has none.
+    each = 4 if set(weight.consumers) == {"GATHER"} else 8
+    num_bytes = found.codes.size + each * found.scales.size + 2 * OPERATOR_BYTES
     return Scaled("int8 scaled", 8, num_bytes, keeps_xnnpack=True, codes=found)

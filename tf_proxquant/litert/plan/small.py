@@ -34,7 +34,9 @@ def plan(model, request):
         steps = [step for weight in others for step in _steps(weight, ways[weight.key])]
         chosen, _ = budget.choose(steps, (request.max_slowdown - 1) * total)
         rest = [
-            _change(weight, chosen[weight.key]) if weight.key in chosen else fast_change(weight)
+            _change(weight, chosen[weight.key])
+            if weight.key in chosen
+            else fast_change(weight, model)
             for weight in others
         ]
     changes = (*changes, *rest)

@@ -51,7 +51,6 @@ QUANTIZERS = {
     "8 bits": pq.Uniform(8, axis=-1),
 }
 IMAGE = (64, 64, 3)
-OTHERS = ("TensorFlow dynamic range", "litert-quantizer 4 bits")
 PAGE_HEAD = """# Real networks, every profile
 
 Share of the bytes of the float file, and latency as a ratio to it (one thread, batch 1, XNNPACK,
@@ -186,8 +185,8 @@ def rows_of(name, quantizers, profiles):
                 row = _our_row(model, profile, data, folder / "ours.tflite", float_content)
                 yield {**base, "quantizer": quantizer_name, "profile": profile, **row}
         model.set_weights(before)
-        for other, content in others(model, folder):
-            yield {**base, "quantizer": "none", "profile": other, **_sizes(content, float_content)}
+        for other, make in OTHERS.items():
+            yield {**base, "quantizer": "none", "profile": other, **_row(make, model, folder)}
 
 
 def _float_file(model, folder):
@@ -223,19 +222,32 @@ def _sizes(content, float_content):
     }
 
 
-def others(model, folder):
-    """Yields (name, bytes) of what other tools make of the same model, trained or not."""
+def tensorflow_file(model, folder):
+    """What TensorFlow's converter makes of a model: bytes."""
     import tensorflow as tf
 
     path = folder / "other.tflite"
     model.export(path, format="litert", verbose=False, optimizations=[tf.lite.Optimize.DEFAULT])
-    yield OTHERS[0], path.read_bytes()
-    try:
-        from litert_quantizer import quantizer, recipe
-    except ImportError:
-        return
+    return path.read_bytes()
+
+
+def quantizer_file(model, folder):
+    """What the package litert-quantizer makes of the float file: bytes."""
+    from litert_quantizer import quantizer, recipe
+
+    del model
     made = quantizer.Quantizer(str(folder / "float.tflite"), recipe.dynamic_wi4_afp32())
-    yield OTHERS[1], bytes(made.quantize().quantized_model)
+    return bytes(made.quantize().quantized_model)
+
+
+OTHERS = {"TensorFlow dynamic range": tensorflow_file, "litert-quantizer 4 bits": quantizer_file}
+
+
+def _row(make, model, folder):
+    try:
+        return _sizes(make(model, folder), (folder / "float.tflite").read_bytes())
+    except Exception as error:  # foreign code, which refuses in many ways
+        return {"remark": f"{type(error).__name__}: {error}".split("\n")[0][:160]}
 
 
 def run_apart(name, arguments):

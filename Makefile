@@ -7,7 +7,7 @@ BIN = .venv/bin
 ARGS ?=
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: train test test-arm test-jax test-oldest test-readers lint doctest docs toy-benchmarks clean
+.PHONY: train test test-arm test-jax test-torch test-oldest test-readers lint doctest docs toy-benchmarks clean
 
 train: .venv/installed
 	$(BIN)/python train.py $(ARGS)
@@ -22,6 +22,20 @@ test-jax: .venv/installed
 ON_ANOTHER_BACKEND = callbacks golden_trajectory metrics models optimizers_automatic optimizers_freeze \
   optimizers_memory optimizers_restarted optimizers_saving optimizers optimizers_truth prox \
   quantizers_golden quantizers schedules selection
+
+# What trains, on PyTorch, in an environment of its own without TensorFlow.
+test-torch: .venv-torch/installed
+	KERAS_BACKEND=torch .venv-torch/bin/python -m pytest -n 2 $(ARGS) tests/optimizers_memory_test.py \
+	  tests/optimizers_test.py tests/optimizers_freeze_test.py tests/optimizers_saving_test.py
+
+# The wheel without CUDA where pip finds one, a tenth of the size.
+TORCH = torch==2.13.0
+.venv-torch/installed: requirements-torch.txt
+	$(PYTHON) -m venv .venv-torch
+	.venv-torch/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH)+cpu 2>/dev/null || \
+	  .venv-torch/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	.venv-torch/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-torch.txt
+	touch $@
 
 # Some tests of each floor on the oldest versions that pyproject.toml allows, in their own environment.
 test-oldest: .venv-oldest/installed
@@ -59,7 +73,7 @@ test-arm: .venv/installed
 	$(BIN)/python -m tests.arm.run
 
 BENCHMARKS = accuracy activations archive automatic binary_level export first_step frozen language \
-  optimizer_step post_training quantizers scale zoo
+  memory optimizer_step post_training quantizers scale zoo
 
 toy-benchmarks: .venv/installed
 	set -e; for name in $(BENCHMARKS); do \
@@ -71,4 +85,4 @@ toy-benchmarks: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .arm .venv .venv-oldest .venv-readers build dist *.egg-info runs
+	rm -rf .arm .venv .venv-oldest .venv-readers .venv-torch build dist *.egg-info runs

@@ -15,6 +15,8 @@ STRENGTHS = {
     "l1": 0.5, "l2": 0.5, "concave": 0.5, "relax": 0.25, "piecewise_affine": 0.625, "hard": None,
 }  # fmt: skip
 RATE = 0.25
+# Keras' optimizers round float64 gradients to float32 on PyTorch.
+TOLERANCE = 1e-6 if keras.backend.backend() == "torch" else 1e-12
 START = np.array([[0.7, -0.2, 1.9, -0.05], [-1.1, 0.3, 0.4, -0.6]])
 GRADIENTS = np.random.default_rng(5).normal(size=(6, 2, 4))
 
@@ -97,7 +99,7 @@ class UpdateTest(unittest.TestCase):
                 for found, expected in zip(
                     run(quant(name, memory)), by_hand(name, memory), strict=True
                 ):
-                    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+                    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
 
     @unittest.skipUnless(keras.backend.backend() == "tensorflow", "Keras compiles elsewhere")
     def test_and_so_it_is_compiled(self):
@@ -107,7 +109,7 @@ class UpdateTest(unittest.TestCase):
                 for found, expected in zip(
                     run(make, compiled=True), by_hand(name, memory), strict=True
                 ):
-                    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+                    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
 
     def test_prox_connect_takes_the_same_steps_bit_for_bit(self):
         for name, memory in itertools.product(set(STRENGTHS) - {"l2"}, MEMORIES):

@@ -104,6 +104,8 @@ class ProxQuantStepTest(unittest.TestCase):
 
         reference = weights(train(optimizer()))
         for arguments in ({"jit_compile": True}, {"steps_per_execution": 2}, {"run_eagerly": True}):
+            if "steps_per_execution" in arguments and keras.backend.backend() == "torch":
+                continue  # Keras takes 1 only
             with self.subTest(arguments):
                 found = weights(train(optimizer(), **arguments))
                 for path, value in reference.items():

@@ -23,6 +23,7 @@ from absl import app, flags
 
 WARM_START = "full precision, warm start"
 METHODS = {
+    "Memory": {"method": "memory"},
     "ProxQuant": {"method": "proxquant"},
     "BinaryConnect, alternating": {"method": "binaryconnect"},
     "PARQ": {"method": "parq"},

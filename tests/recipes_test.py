@@ -83,10 +83,10 @@ class RecipesTest(unittest.TestCase):
         ]
         self.assertEqual(len(set(found)), len(found))
         per_depth = {f"resnet{depth}": 1 + 5 * 4 for depth in (20, 32, 44, 56)}
-        for dataset, counts in (("cifar10", per_depth), ("fashion_mnist", {"resnet8": 1 + 3 * 4})):
+        for dataset, counts in (("cifar10", per_depth), ("fashion_mnist", {"resnet8": 1 + 3 * 5})):
             for model, count in counts.items():
                 self.assertEqual(len([f for f in found if f[:2] == (dataset, model)]), count)
-        self.assertEqual(len(found), 4 * 21 + 13)
+        self.assertEqual(len(found), 4 * 21 + 16)
 
     def test_each_names_its_source_its_figure_and_its_warm_start(self):
         for name in names():
@@ -124,7 +124,7 @@ class RecipesTest(unittest.TestCase):
 
     def test_each_setting_trains_two_steps_on_random_images(self):
         of_any_depth = {dataclasses.replace(settings(n), model="resnet8"): n for n in names()}
-        self.assertEqual(len(of_any_depth), 21 + 13)
+        self.assertEqual(len(of_any_depth), 21 + 16)
         for setting, name in of_any_depth.items():
             with self.subTest(name):
                 model, losses = train_two_steps(setting)

@@ -17,6 +17,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 import train
 from tf_proxquant import datasets, litert, training
+from tf_proxquant.training import phases
 from tf_proxquant.training.images import ImageTask
 from tf_proxquant.training.workdir import Workdir
 
@@ -75,7 +76,7 @@ class RunTest(unittest.TestCase):
         report = self.report
         self.assertEqual(report, json.loads((self.workdir / "report.json").read_text()))
         self.assertEqual(report["dataset"], "digits")
-        self.assertEqual((report["model"], report["method"]), ("resnet8", "proxquant"))
+        self.assertEqual((report["model"], report["method"]), ("resnet8", "memory"))
         self.assertEqual(report["quantizer"], "binary")
         self.assertEqual(report["on_grid"], 1.0)
         self.assertGreater(report["full_precision_accuracy"], 0.5)
@@ -222,7 +223,12 @@ class JaxTest(unittest.TestCase):
 
 class MethodsTest(unittest.TestCase):
     def test_every_method_and_quantizer_ends_on_its_grid(self):
-        cases = [("proxquant", "uniform"), ("binaryrelax", "ternary"), ("parq", "multibit")]
+        cases = [
+            ("proxquant", "uniform"),
+            ("memory", "ternary"),
+            ("binaryrelax", "ternary"),
+            ("parq", "multibit"),
+        ]
         cases += [("full_precision", "binary")]
         for method, quantizer in cases:
             with self.subTest(f"{method} {quantizer}"), tempfile.TemporaryDirectory() as folder:
@@ -273,6 +279,8 @@ class SettingsTest(unittest.TestCase):
             "'resnet21'": {"model": "resnet21"},
             "'magic'": {"method": "magic"},
             "'l7'": {"regularizer": "l7"},
+            "memory=1.5": {"memory": 1.5},
+            "method='parq'": {"memory": 0.5, "method": "parq"},
             "'octal'": {"quantizer": "octal"},
             "'lamb'": {"optimizer": "lamb"},
             "'tiny'": {"export_profile": "tiny"},
@@ -297,11 +305,13 @@ class SettingsTest(unittest.TestCase):
 
     def test_the_quantized_phase_has_a_learning_rate_of_its_own(self):
         for arguments, expected in (
-            ({}, (0.01, 0.05)),
+            ({}, (0.01, 0.02)),
+            ({"method": "proxquant"}, (0.01, 0.05)),
             ({"method": "full_precision"}, (0.01, 0.01)),
             ({"optimizer": "sgd", "full_precision_learning_rate": 0.1}, (0.1, 0.1)),
             ({"learning_rate": 0.02}, (0.01, 0.02)),
-            ({"quantizer": "multibit"}, (0.01, 0.01)),
+            ({"quantizer": "multibit"}, (0.01, 0.02)),
+            ({"quantizer": "multibit", "bits": 3}, (0.01, 0.01)),
         ):
             task = ImageTask(training.Settings(**arguments), datasets.load("digits"))
             found = [
@@ -309,6 +319,28 @@ class SettingsTest(unittest.TestCase):
                 for phase in ("full_precision", "quantized")
             ]
             np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+    def test_the_default_method_is_the_memory_but_for_many_levels_and_published_settings(self):
+        for arguments, expected in (
+            ({}, ("memory", 0.99, 45)),
+            ({"quantizer": "ternary"}, ("memory", 0.997, 45)),
+            ({"quantizer": "multibit"}, ("memory", 0.997, 45)),
+            ({"quantizer": "uniform", "bits": 4}, ("proxquant", None, 33)),
+            ({"regularizer": "l1"}, ("proxquant", None, 33)),
+            ({"strength": 1e-4}, ("proxquant", None, 33)),
+            ({"method": "parq"}, ("parq", None, 33)),
+            ({"model": "lstm"}, ("memory", 0.998, 10)),
+            ({"memory": 0.5, "freeze_epoch": 20}, ("memory", 0.5, 20)),
+        ):
+            found = training.Settings(**arguments)
+            self.assertEqual((found.method, found.memory, found.first_frozen_epoch), expected)
+
+    def test_the_memory_reaches_the_optimizer(self):
+        settings = training.Settings(memory=0.75)
+        task = ImageTask(settings, datasets.load("digits"))
+        optimizer = phases.quantizing_optimizer(settings, task, task.make_model())
+        self.assertEqual((optimizer.memory, optimizer.prox), (0.75, "piecewise_affine"))
+        self.assertEqual(optimizer.freeze_step, 45 * 45)
 
     def test_the_main_phase_alone_restarts_its_optimizer_at_each_epoch(self):
         for method, expected in (("parq", (None, 45)), ("full_precision", (45, 45))):

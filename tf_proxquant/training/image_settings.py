@@ -96,8 +96,9 @@ class ImageSettings(Settings):
     batch_size: int = setting(32, "Images per step.")
     learning_rate: float | None = setting(
         None,
-        "Learning rate of the main phase. Default: by Adam with binary and ternary levels five "
-        "times --full_precision_learning_rate, else once.",
+        "Learning rate of the main phase. Default: by Adam with method memory twice "
+        "--full_precision_learning_rate, with binary and ternary levels of others five times, else "
+        "once.",
     )
     full_precision_learning_rate: float | None = setting(
         None,
@@ -170,11 +171,13 @@ class ImageSettings(Settings):
         self.fill("edge_bits", 8 if own else None)
         self.fill("full_precision_epochs", 10 if begun else 20)
         self.fill("epochs", 20 if begun else 50)
+        self._fill_method()
         rate = 0.0001 if begun else 0.001 if own else 0.01
         self.fill("full_precision_learning_rate", rate)
         # So that weights still change sign: see docs/decisions, number 0004.
         few_levels = self.quantizer in ("binary", "ternary") and self.method != "full_precision"
-        times = 5 if few_levels and self.optimizer == "adam" else 1
+        times = 2 if self.method == "memory" else 5 if few_levels else 1
+        times = times if self.optimizer == "adam" else 1
         self.fill("learning_rate", times * self.full_precision_learning_rate)
 
     def _check_model(self):
@@ -281,8 +284,20 @@ class ImageSettings(Settings):
         return 1.0 if in_box else None
 
     @property
+    def default_memory(self):
+        """What did best in docs/decisions, number 0083."""
+        return 0.99 if self.quantizer == "binary" else 0.997
+
+    @property
+    def first_frozen_epoch(self):
+        """`freeze_epoch`, by default after nine tenths of the epochs for method memory."""
+        if self.freeze_epoch is None and self.method == "memory":
+            return 9 * self.epochs // 10
+        return super().first_frozen_epoch
+
+    @property
     def effective_regularizer(self):
-        """`regularizer`, by default what does best in short runs: see docs/results.md."""
+        """`regularizer`, by default what ProxQuant does best with: see docs/results.md."""
         few_levels = self.quantizer in ("binary", "ternary")
         return self.regularizer or ("concave" if few_levels else "l2")
 

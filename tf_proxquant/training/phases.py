@@ -146,12 +146,13 @@ def quantizing_optimizer(settings, task, model):
     inner = task.inner_optimizer("quantized")
     # A freeze at the beginning leaves no way to go.
     strength = "auto" if steps > 1 else 1.0
+    if settings.method == "memory":
+        prox, memory = "piecewise_affine", settings.memory
+        return ProxQuant(inner, quantizer, strength, prox=prox, memory=memory, **common)
     if settings.method == "proxquant":
         if settings.strength is not None:
             strength = schedules.Linear(settings.strength, every=steps_per_epoch)
-        return ProxQuant(
-            inner, quantizer, strength, regularizer=settings.effective_regularizer, **common
-        )
+        return ProxQuant(inner, quantizer, strength, prox=settings.effective_regularizer, **common)
     if settings.method == "binaryrelax":
         return ProxConnect(inner, quantizer, strength, prox="l2", **common)
     if settings.method == "parq":

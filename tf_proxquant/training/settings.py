@@ -10,7 +10,7 @@ from typing import Any
 
 from tf_proxquant.checks import check_integer, check_number
 
-METHODS = ("proxquant", "binaryconnect", "binaryrelax", "parq", "full_precision")
+METHODS = ("memory", "proxquant", "binaryconnect", "binaryrelax", "parq", "full_precision")
 REGULARIZERS = ("l1", "l2", "concave")
 QUANTIZERS = ("binary", "ternary", "multibit", "uniform")
 OPTIMIZERS = ("adam", "sgd")
@@ -49,7 +49,17 @@ class Settings:
         "tensorflow-datasets. Default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.",
     )
     download: bool = setting(False, "Let tensorflow-datasets download a missing data set.")
-    method: str = setting("proxquant", f"How weights reach their levels: {', '.join(METHODS)}.")
+    method: str | None = setting(
+        None,
+        f"How weights reach their levels: {', '.join(METHODS)}. Default: memory, and proxquant for "
+        "more than four levels or where --strength or --regularizer is given.",
+    )
+    memory: float | None = setting(
+        None,
+        "Share of what the prox cuts off that method memory remembers, 0 to 1. Default: 0.99 for "
+        "binary images, 0.997 for others, 0.998 for text.",
+        PUBLISHED,
+    )
     regularizer: str | None = setting(
         None,
         "Penalty of proxquant: l1 (the paper's for binary), l2 (the paper's for others), concave. "
@@ -65,7 +75,7 @@ class Settings:
     freeze_epoch: int | None = setting(
         None,
         "Epoch from which on the quantized weights are frozen and the rest is fine-tuned. Default: "
-        "two thirds of --epochs.",
+        "two thirds of --epochs; nine tenths for images with method memory.",
     )
     init_from: str | None = setting(
         None, "A .keras model, of an earlier run for example, to start from without a warm start."
@@ -85,6 +95,7 @@ class Settings:
         return super().__new__(cls)
 
     def __post_init__(self):
+        self._fill_method()
         check_choice("method", self.method, METHODS)
         check_choice("quantizer", self.quantizer, QUANTIZERS)
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
@@ -95,6 +106,8 @@ class Settings:
         if not 1 <= check_integer("bits", self.bits, 1) <= 8:
             raise ValueError(f"`bits` must be from 1 to 8. Received: bits={self.bits}.")
         check_rate("learning_rate", self.learning_rate)
+        if self.memory is not None:
+            check_number("memory", self.memory, 0, 1)
         if self.strength is not None:
             check_number("strength", self.strength)
         if not 0 <= check_integer("freeze_epoch", self.first_frozen_epoch, 0) <= self.epochs:
@@ -106,6 +119,24 @@ class Settings:
             raise ValueError(
                 f"`init_from` must be an existing .keras file. Received: {self.init_from!r}."
             )
+
+    def _fill_method(self):
+        """Gives `method` and `memory` their defaults; raises for a memory of another method."""
+        is_published = self.strength is not None or self.regularizer is not None
+        few = self.quantizer in ("binary", "ternary") or self.bits in (1, 2)
+        self.fill("method", "memory" if few and not is_published else "proxquant")
+        if self.method == "memory":
+            self.fill("memory", self.default_memory)
+        elif self.memory is not None:
+            raise ValueError(
+                f"`memory` is for method='memory'. Received: memory={self.memory!r}, "
+                f"method={self.method!r}."
+            )
+
+    @property
+    def default_memory(self):
+        """The memory of method memory where none is given."""
+        raise NotImplementedError
 
     @property
     def first_frozen_epoch(self):

@@ -58,6 +58,11 @@ class TextSettings(Settings):
             )
 
     @property
+    def default_memory(self):
+        """What did best in docs/results.md."""
+        return 0.998
+
+    @property
     def effective_regularizer(self):
         """`regularizer`, by default the paper's for several levels."""
         return self.regularizer or "l2"

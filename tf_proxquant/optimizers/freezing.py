@@ -158,7 +158,7 @@ class FreezingOptimizer(WrappingOptimizer):
 
     def _far(self, bundles, before, kept, stage):
         """Returns which groups were moved off their kept levels after the freeze, by others."""
-        return ops.cond(
+        return graphs.cond(
             stage.is_frozen,
             lambda: [
                 holding.is_far(b.quantizer, before[b], k)

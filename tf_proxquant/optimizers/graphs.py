@@ -68,6 +68,8 @@ def compute_if(condition, compute, tensors, otherwise):
       tensors: list of float tensors.
       otherwise: list of tensors.
     """
+    if _is_value(condition):
+        return compute(tensors) if bool(condition) else otherwise
 
     def body(done, _):
         # XLA moves out of a loop what does not depend on its round, and would always compute it.
@@ -75,6 +77,13 @@ def compute_if(condition, compute, tensors, otherwise):
 
     rounds = ops.cast(condition, "int32")
     return ops.while_loop(lambda done, _: ops.less(done, rounds), body, (0, otherwise))[1]
+
+
+def cond(condition, if_true, if_false):
+    """What `ops.cond` says; eagerly JAX would compile both branches anew at every step."""
+    if _is_value(condition):
+        return if_true() if bool(condition) else if_false()
+    return ops.cond(condition, if_true, if_false)
 
 
 def outside():
@@ -86,6 +95,15 @@ def outside():
     if keras.backend.backend() != "tensorflow":
         return contextlib.nullcontext()
     return _tensorflow().init_scope()
+
+
+def _is_value(condition):
+    """Whether a bool tensor of JAX has a value, because nothing is traced."""
+    if keras.backend.backend() != "jax":
+        return False
+    import jax
+
+    return not isinstance(condition, jax.core.Tracer)
 
 
 def _parts(optimizer):

@@ -7,7 +7,7 @@ from keras import ops
 
 from tf_proxquant import checks
 from tf_proxquant import prox as operators
-from tf_proxquant.optimizers import arguments, holding, maps
+from tf_proxquant.optimizers import arguments, graphs, holding, maps
 from tf_proxquant.optimizers.base import QuantizingOptimizer
 from tf_proxquant.quantizers import Quantizer
 from tf_proxquant.typing import Select, Strength, Tensor
@@ -182,7 +182,7 @@ class ProxQuant(QuantizingOptimizer):
         """The freeze, w <- nearest(v, levels(v)) from then on; notes how far that is from w."""
         nearest = {b: b.quantizer.nearest(v[b], levels[b]) for b in w}
         is_now = ops.equal(step, self.freeze_step - 1)
-        distance = ops.cond(
+        distance = graphs.cond(
             is_now if stage.updates is None else ops.logical_and(is_now, stage.updates),
             lambda: holding.relative_distance([(w[b], nearest[b]) for b in w]),
             lambda: ops.convert_to_tensor(self._snap_distance),

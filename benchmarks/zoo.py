@@ -56,8 +56,9 @@ PAGE_HEAD = """# Real networks, every profile
 Share of the bytes of the float file, and latency as a ratio to it (one thread, batch 1, XNNPACK,
 the two in turns). Weights are random, put on levels for each output channel; errors, the cost of
 each export and the other quantizers are in [results/zoo.csv](results/zoo.csv). Measured on two
-cores of an AMD EPYC with AVX512-VNNI by `python -m benchmarks.zoo`; this page by
-`python -m benchmarks.zoo --table`."""
+cores of an AMD EPYC with AVX512-VNNI, beside other jobs, by `python -m benchmarks.zoo
+--quantizers="1 bit,2 bits,4 bits"`; this page by `python -m benchmarks.zoo --table`. Latencies of
+`small`, and of `static` on the transformer, vary by a factor of two from run to run."""
 
 
 def application(name, **options):

@@ -44,7 +44,8 @@ def quiet():
 with quiet() if __name__ == "__main__" else contextlib.nullcontext():
     from tf_proxquant import training
 
-training.define_flags(flags.FLAGS, __name__)
+# absl calls the module that is run by the name of the command.
+training.define_flags(flags.FLAGS, sys.argv[0] if __name__ == "__main__" else __name__)
 
 
 def settings(values):

@@ -371,6 +371,11 @@ class SettingsTest(unittest.TestCase):
                 self.assertNotIn("Traceback", result.stderr)
                 self.assertEqual(result.stdout, "")
 
+    def test_the_help_of_the_command_lists_its_flags(self):
+        result = run_train("--help")
+        self.assertIn("--dataset:", result.stdout)
+        self.assertNotIn("--process_id:", result.stdout)
+
     def test_resuming_where_no_run_is_is_refused(self):
         with self.assertRaisesRegex(ValueError, "no run to resume"):
             training.run(training.Settings(workdir="/nowhere", resume=True))

@@ -127,6 +127,13 @@ class IntegerEdgesTest(parameterized.TestCase):
         with self.assertRaisesRegex(ValueError, "codes from -128 to 127.*Received.*0 to 255"):
             litert.predict(path, data.astype(np.uint8))
 
+    def test_a_code_is_a_pixel_also_where_the_data_are_pale(self):
+        model = pictures()
+        _, report = self.export(model, "uint8", np.clip(data_of(model), 40, 200))
+        self.assertEqual((report.inputs[0].scale, report.inputs[0].zero_point), (1, 0))
+        _, report = self.export(model, "uint8", data_of(model) / 255)
+        self.assertLess(report.inputs[0].scale, 1 / 250)
+
     def test_what_computes_with_floats_is_named_or_refused(self):
         inputs = keras.Input((8,))
         inside = keras.Model(inputs, layers.Dense(4)(keras.ops.sin(layers.Dense(8)(inputs))))

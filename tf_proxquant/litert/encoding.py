@@ -70,7 +70,8 @@ def encode(
     base, moved_back = restore_grids(float_content, max_ulps)
     if settings.is_integer:
         request = dataclasses.replace(request, float_model=flatbuffer.Model(base))
-        base, said = integer.to_integer(base, representative_data)
+        pixels = metadata.check_range(value_range)
+        base, said = integer.to_integer(base, representative_data, pixels)
         base = edges.set_type(base, io)
         remarks += said
     names = settings.names if strip_names is None else not strip_names

@@ -17,6 +17,7 @@ from tf_proxquant.litert.read import flatbuffer
 ENTRY = b"TFLITE_METADATA"
 LABELS, VOCABULARY = "labels.txt", "vocabulary.txt"
 _FILE_TYPES = {LABELS: 2, VOCABULARY: 5}  # of AssociatedFileType
+PIXELS = (0, 255)
 _COLORS = {3: 1, 1: 2}  # of ColorSpaceType, by the number of channels
 _COLOR_NAMES = {1: "RGB", 2: "grey"}
 _MAX_LISTED_BYTES = 2**26
@@ -123,7 +124,7 @@ def _image(tensor, normalization, value_range):
     shape = flatbuffer.tensor_shape(tensor)
     if len(shape) != 4 or shape[-1] not in _COLORS:
         return {}
-    lowest, highest = _range((0, 255) if value_range is None else value_range)
+    lowest, highest = check_range(value_range)
     said = {"content": {"image": {"color": _COLORS[shape[-1]]}}}
     said["stats"] = {"max": [highest], "min": [lowest]}
     if tensor.type == schema.TensorType.FLOAT32:
@@ -134,7 +135,9 @@ def _image(tensor, normalization, value_range):
     return said
 
 
-def _range(given):
+def check_range(given):
+    """Returns a `value_range` as two floats; of None, that of 8-bit images."""
+    given = PIXELS if given is None else given
     try:
         lowest, highest = (float(each) for each in given)
         fits = np.isfinite([lowest, highest]).all() and lowest < highest

@@ -35,7 +35,7 @@ def check_data(data):
         )
 
 
-def to_integer(float_content, data):
+def to_integer(float_content, data, pixels):
     """The file whose weights and activations are integers of 8 bits.
 
     The ranges of the activations are looked up with the stock interpreter: TensorFlow's calibrator
@@ -46,6 +46,7 @@ def to_integer(float_content, data):
     Args:
       float_content: bytes of a float file.
       data: samples to calibrate on, as for `runtime.predict`.
+      pixels: (lowest, highest) value that images may have.
 
     Returns: (bytes, notes for the report).
     Raises: ValueError: if the data do not fit the file, give activations that are not finite, or
@@ -54,6 +55,7 @@ def to_integer(float_content, data):
     model = flatbuffer.Model(float_content)
     ranges = _find_ranges(float_content, model, data)
     _check_outputs(model.subgraphs[0], ranges)
+    _widen_images(model.subgraphs[0], ranges, *pixels)
     samples = runtime.some_samples(runtime.Runner(float_content, "builtin"), data)
     expected = outputs.run(float_content, samples, "builtin")
 
@@ -67,6 +69,20 @@ def to_integer(float_content, data):
         if measure(between_layers) < error:
             return between_layers, (ONLY_LAYERS.format(error),)
     return content, ()
+
+
+def _widen_images(graph, ranges, lowest, highest):
+    """Gives images their whole range, so that a code is the same pixel whatever the data hold.
+
+    Data that stay within a half of it take other values, such as 0 to 1.
+    """
+    for index in map(int, graph.inputs):
+        shape = flatbuffer.tensor_shape(graph.tensors[index])
+        if index not in ranges or len(shape) != 4 or shape[-1] not in (1, 3):
+            continue
+        low, high = ranges[index]
+        if lowest <= low and high <= highest and 2 * (high - low) >= highest - lowest:
+            ranges[index] = lowest, highest
 
 
 def _quantize(content, ranges):

@@ -45,6 +45,9 @@ class Row:
       quantizer: "binary", "ternary" or "2 bits".
       dampening: lambda of the coupled oscillation dampening, added to the gradient.
       freeze: share of the steps before the freeze.
+      inner: "adam", or "sgd" with momentum .9.
+      batch: images per step.
+      times: how many times as long as the warm start.
     """
 
     prox: str | None
@@ -53,6 +56,9 @@ class Row:
     quantizer: str = "binary"
     dampening: float = 0.0
     freeze: float = 0.9
+    inner: str = "adam"
+    batch: int = BATCH
+    times: int = 1
 
 
 AFFINE = "piecewise_affine"
@@ -97,6 +103,17 @@ ROWS = {
     "binary, PARQ, dampened 1e-3": Row(AFFINE, 1.0, dampening=1e-3),
     "binary, PARQ, dampened 1e-2": Row(AFFINE, 1.0, dampening=1e-2),
     "binary, memory .99, freeze 2/3": Row(AFFINE, 0.99, freeze=2 / 3),
+    "binary, SGD, memory .99": Row(AFFINE, 0.99, 0.1, inner="sgd"),
+    "binary, SGD, memory .997": Row(AFFINE, 0.997, 0.1, inner="sgd"),
+    "binary, SGD, PARQ": Row(AFFINE, 1.0, 0.1, inner="sgd"),
+    "binary, SGD, BinaryConnect": Row("hard", 1.0, 0.1, inner="sgd"),
+    "binary, batch 32, memory .99": Row(AFFINE, 0.99, batch=32),
+    "binary, batch 32, memory .998": Row(AFFINE, 0.998, batch=32),
+    "binary, batch 512, memory .99": Row(AFFINE, 0.99, batch=512),
+    "binary, batch 512, memory .97": Row(AFFINE, 0.97, batch=512),
+    "binary, 30 epochs, memory .99": Row(AFFINE, 0.99, times=3),
+    "binary, 30 epochs, memory .997": Row(AFFINE, 0.997, times=3),
+    "binary, 30 epochs, BinaryConnect at .01": Row("hard", 1.0, 0.01, times=3),
 }
 
 
@@ -149,9 +166,12 @@ def schedule_of(rate, epochs, steps):
 
 def optimizer_of(row, model, epochs, steps):
     """Returns the optimizer of a row for a model, not built."""
-    adam = keras.optimizers.Adam(schedule_of(row.rate, epochs, steps))
+    rates = schedule_of(row.rate, epochs, steps)
+    inner = keras.optimizers.Adam(rates)
+    if row.inner == "sgd":
+        inner = keras.optimizers.SGD(rates, momentum=0.9)
     if row.prox is None:
-        return adam
+        return inner
     ends = row.quantizer != "binary"
     arguments = {
         "prox": row.prox,
@@ -161,18 +181,18 @@ def optimizer_of(row, model, epochs, steps):
         "strength": "auto",
     }
     if not row.dampening:
-        return pq.ProxQuant(adam, QUANTIZERS[row.quantizer](), **arguments)
-    optimizer = Dampened(adam, QUANTIZERS[row.quantizer](), **arguments)
+        return pq.ProxQuant(inner, QUANTIZERS[row.quantizer](), **arguments)
+    optimizer = Dampened(inner, QUANTIZERS[row.quantizer](), **arguments)
     optimizer.dampening = row.dampening
     return optimizer
 
 
-def fit(model, optimizer, data, epochs, seed):
+def fit(model, optimizer, data, epochs, seed, batch=BATCH):
     """Trains in an order of the images that the seed gives."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, metrics=["accuracy"])
     keras.utils.set_random_seed(seed)
-    model.fit(*data, batch_size=BATCH, epochs=epochs, verbose=0)
+    model.fit(*data, batch_size=batch, epochs=epochs, verbose=0)
 
 
 def score(model, data):
@@ -197,14 +217,9 @@ def run(row, warm, train, held_out, epochs, seed):
     model = network(train[0].shape[1:])
     model.set_weights(warm)
     before = [v for v in warm if v.ndim > 1]
-    start = time.perf_counter()
-    fit(
-        model,
-        optimizer_of(row, model, epochs, -(-len(train[0]) // BATCH)),
-        train,
-        epochs,
-        seed + 1000,
-    )
+    start, epochs = time.perf_counter(), row.times * epochs
+    optimizer = optimizer_of(row, model, epochs, -(-len(train[0]) // row.batch))
+    fit(model, optimizer, train, epochs, seed + 1000, row.batch)
     after = [v for v in model.get_weights() if v.ndim > 1]
     return {
         "accuracy": score(model, held_out),
@@ -246,21 +261,19 @@ def report(results):
         found.setdefault(line["row"], {})[line["seed"]] = line["accuracy"]
     lines = ["| | accuracy | seeds | minus memory | standard error |", "|---|---|---|---|---|"]
     for name, by_seed in found.items():
-        base = found.get(REFERENCES[ROWS[name].quantizer], {})
-        mean, spread = _mean_and_deviation(list(by_seed.values()))
+        reference = REFERENCES[ROWS[name].quantizer]
+        base = {} if name == reference else found.get(reference, {})
         pairs = [by_seed[seed] - base[seed] for seed in by_seed if seed in base]
-        difference, deviation = _mean_and_deviation(pairs)
-        lines.append(
-            f"| {name} | {mean:.4f} +- {spread:.4f} | {len(by_seed)} | {difference:+.4f} | "
-            f"{deviation / math.sqrt(len(pairs) or 1):.4f} |"
-        )
+        mean, deviation = _mean_and_deviation(list(by_seed.values()), " +- ")
+        difference, error = _mean_and_deviation(pairs, "", "+", math.sqrt(len(pairs) or 1))
+        lines.append(f"| {name} | {mean}{deviation} | {len(by_seed)} | {difference} | {error} |")
     return "\n".join(lines)
 
 
-def _mean_and_deviation(values):
-    """Returns mean and sample standard deviation, NaN where there are too few values."""
-    mean = statistics.mean(values) if values else math.nan
-    return mean, statistics.stdev(values) if len(values) > 1 else math.nan
+def _mean_and_deviation(values, before, sign="", divisor=1.0):
+    """Returns mean and sample standard deviation as text, empty where there are too few values."""
+    mean = f"{statistics.mean(values):{sign}.4f}" if values else ""
+    return mean, f"{before}{statistics.stdev(values) / divisor:.4f}" if len(values) > 1 else ""
 
 
 def main():

@@ -42,7 +42,7 @@ _MODEL = flags.DEFINE_string("model", "resnet8", "As of train.py.")
 _WIDTH = flags.DEFINE_integer("width", 16, "As of train.py.")
 _WARM_EPOCHS = flags.DEFINE_integer("full_precision_epochs", 20, "Epochs of the warm start.")
 _EPOCHS = flags.DEFINE_integer("epochs", 50, "Epochs from the warm start on.")
-_FREEZE = flags.DEFINE_integer("freeze_epoch", None, "Default: two thirds of the epochs.")
+_FREEZE = flags.DEFINE_integer("freeze_epoch", None, "Default: as of train.py.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Images per step.")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
 _ROWS = flags.DEFINE_string("rows", "", "Only rows whose name contains this.")
@@ -56,11 +56,11 @@ _LAZY = {"BinaryConnect": "binaryconnect", "BinaryRelax": "binaryrelax", "PARQ":
 
 ROWS = {
     "full precision, continued": {"method": "full_precision"},
-    "binary, warm start snapped": {"freeze_epoch": 0},
+    "binary, warm start snapped": {"method": "proxquant", "freeze_epoch": 0},
     "binary, ProxQuant as published": {"regularizer": "l1", **_PUBLISHED},
     "binary, ProxQuant l1": {"regularizer": "l1"},
-    "binary, ProxQuant": {},
-    "binary, ProxQuant at 0.01": {"learning_rate": 0.01},
+    "binary, ProxQuant": {"method": "proxquant"},
+    "binary, ProxQuant at 0.01": {"method": "proxquant", "learning_rate": 0.01},
     "binary, BinaryConnect -1, +1": {"method": "binaryconnect", "per_channel": False},
     **{f"binary, {name}": {"method": method} for name, method in _LAZY.items()},
     "binary, BinaryConnect at 0.01": {"method": "binaryconnect", "learning_rate": 0.01},
@@ -74,6 +74,9 @@ for _name, _levels in (
     ROWS[f"{_name}, ProxQuant l2"] = {"regularizer": "l2", **_levels}
     ROWS[f"{_name}, ProxQuant concave"] = {"regularizer": "concave", **_levels}
     ROWS.update({f"{_name}, {n}": {"method": m, **_levels} for n, m in _LAZY.items()})
+ROWS["binary, memory"] = {"method": "memory"}
+ROWS["ternary, memory"] = {"method": "memory", "quantizer": "ternary"}
+ROWS["2 bits, memory"] = {"method": "memory", "quantizer": "multibit"}
 
 
 def load_images():
@@ -118,13 +121,12 @@ def run_row(name, seed, base, data, folder):
     warm = folder / f"warm-{seed}.keras"
     with tempfile.TemporaryDirectory() as scratch:
         if not warm.exists():
-            settings = dataclasses.replace(base, seed=seed, workdir=f"{scratch}/warm")
+            settings = Settings(**base, seed=seed, workdir=f"{scratch}/warm")
             model, _ = full_precision(settings, data)
             with files.replacing(warm) as temporary:
                 model.save(temporary)
-        settings = dataclasses.replace(
-            base, seed=seed, workdir=f"{scratch}/row", init_from=str(warm), **ROWS[name]
-        )
+        place = {"seed": seed, "workdir": f"{scratch}/row", "init_from": str(warm)}
+        settings = Settings(**{**base, **place, **ROWS[name]})
         model, measured = full_precision(settings, data)
         rows = []
         if settings.method != "full_precision":
@@ -211,16 +213,16 @@ def study(folder, base, seeds, names):
 
 def main(_):
     folder = pathlib.Path(_WORKDIR.value or f"runs/accuracy-{_DATASET.value}")
-    base = Settings(
+    base = dict(
         dataset=_DATASET.value, model=_MODEL.value, width=_WIDTH.value,
         full_precision_epochs=_WARM_EPOCHS.value, epochs=_EPOCHS.value,
         freeze_epoch=_FREEZE.value, batch_size=_BATCH_SIZE.value,
     )  # fmt: skip
     names = [name for name in ROWS if _ROWS.value in name]
     if _TOY.value:
-        base = Settings(full_precision_epochs=1, epochs=3, freeze_epoch=2, batch_size=256)
+        base = dict(full_precision_epochs=1, epochs=3, freeze_epoch=2, batch_size=256)
         with tempfile.TemporaryDirectory() as temporary:
-            study(pathlib.Path(temporary), base, [0], [names[0], names[4], names[6]])
+            study(pathlib.Path(temporary), base, [0], [names[0], names[4], "binary, memory"])
             report(pathlib.Path(temporary))
         return
     if not _REPORT.value:

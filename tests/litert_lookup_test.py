@@ -95,6 +95,13 @@ class LookupTest(unittest.TestCase):
         self.assertLess(report.ratio, 0.38)
         self.assertGreater(report.graph_bytes, 0)
 
+    def test_small_is_never_larger_than_fast(self):
+        for columns in (8, 16, 48):
+            drawn = table([-1.31, -0.52, 0.52, 1.31], columns)
+            model = embedding(keras.ops.convert_to_numpy(pq.MultiBit(2, axis=0)(drawn)))
+            sizes = [litert.export(model, self.path, name).bytes for name in ("small", "fast")]
+            self.assertLessEqual(sizes[0], sizes[1])
+
     def test_a_wrong_row_is_found(self):
         values = table([-1, 1])
         content, _ = convert.convert(embedding(values))

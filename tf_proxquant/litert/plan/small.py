@@ -8,9 +8,9 @@ time are taken within that budget instead.
 import dataclasses
 
 from tf_proxquant.litert.forms import decoded, planes, tables
-from tf_proxquant.litert.forms.form import Product
+from tf_proxquant.litert.forms.form import Decoded, Product, Scaled
 from tf_proxquant.litert.plan import balanced, budget
-from tf_proxquant.litert.plan.fast import fast_change
+from tf_proxquant.litert.plan.fast import ZERO_POINT_BYTES, fast_change
 from tf_proxquant.litert.plan.plan import Change, Plan, on_each_axis, reader_notes, smallest
 from tf_proxquant.litert.read.weights import find_weights
 from tf_proxquant.litert.write import matmul, offset
@@ -39,7 +39,7 @@ def plan(model, request):
             else fast_change(weight, model)
             for weight in others
         ]
-    changes = (*changes, *rest)
+    changes = tuple(_smaller_table(model, change) for change in (*changes, *rest))
     return Plan(changes, reader_notes(changes))
 
 
@@ -70,6 +70,18 @@ def lookups(model, few_weights=0, dense_bits=2):
         if rest:
             others.append(dataclasses.replace(weight, consumers=tuple(rest)))
     return changes, others
+
+
+def _smaller_table(model, change):
+    """Short rows, above all of uneven levels, may take fewer bytes as `fast` stores them."""
+    if change.form is None or set(change.weight.consumers) != {"GATHER"}:
+        return change
+    num_bytes = change.form.num_bytes
+    if isinstance(change.form, Decoded):
+        num_bytes += ZERO_POINT_BYTES * change.form.num_scales
+    fast = fast_change(change.weight, model)
+    is_smaller = isinstance(fast.form, Scaled) and fast.form.num_bytes < num_bytes
+    return fast if is_smaller else change
 
 
 def list_ways(model, weight, convolution=None):

@@ -5,6 +5,7 @@ import numpy as np
 from keras import layers
 
 import tf_proxquant as pq
+from benchmarks.zoo import two_towers
 
 IMAGE = (32, 32, 3)
 LABELS = [f"class {number}" for number in range(10)]
@@ -46,17 +47,6 @@ def unet():
         x = layers.Conv2DTranspose(filters, 3, strides=2, padding="same", use_bias=False)(x)
         x = _conv(layers.Concatenate()([layers.ReLU()(_norm(x)), skip]), filters)
     return keras.Model(inputs, layers.Conv2D(4, 1)(x))
-
-
-def two_towers():
-    towers, inputs = [], []
-    for name, rows in (("user", 5000), ("item", 3000)):
-        number = keras.Input((), dtype="int32", name=name)
-        x = layers.Embedding(rows, 32)(number)
-        x = layers.Dense(32)(layers.Dense(64, activation="relu")(x))
-        towers.append(layers.UnitNormalization()(x))
-        inputs.append(number)
-    return keras.Model(inputs, layers.Dot(axes=1)(towers))
 
 
 def text():

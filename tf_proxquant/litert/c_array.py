@@ -54,7 +54,7 @@ def _header(name, array, content):
     cells = np.array([f"{value}," for value in range(256)])[np.frombuffer(content, np.uint8)]
     lines = "\n".join("".join(cells[start : start + 20]) for start in range(0, len(cells), 20))
     return _TEMPLATE.format(
-        name=name.replace("*/", "* /"),
+        name=name,
         array=array,
         guard=f"{array.upper()}_H",
         count=len(content),

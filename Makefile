@@ -7,7 +7,7 @@ BIN = .venv/bin
 ARGS ?=
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: train test test-arm test-jax test-torch test-oldest test-readers lint doctest docs toy-benchmarks clean
+.PHONY: train types test test-arm test-jax test-torch test-oldest test-readers lint doctest docs toy-benchmarks clean
 
 train: .venv/installed
 	$(BIN)/python train.py $(ARGS)
@@ -59,6 +59,9 @@ test-readers: .venv/installed .venv-readers/installed
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: .venv/installed
+	$(BIN)/mypy
 
 doctest: .venv/installed
 	$(BIN)/python -m pytest -n 0 --doctest-modules tf_proxquant --ignore=tf_proxquant/litert/__main__.py

@@ -7,7 +7,9 @@ import importlib
 import inspect
 import os
 import pathlib
+import re
 import sys
+import typing as std_typing
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -69,9 +71,22 @@ def _signature(thing):
         text = str(inspect.signature(thing))
     except ValueError:
         return ""
-    for long, short in (("tf_proxquant.quantizers.base.", ""), ("typing.", ""), ("numpy.", "np.")):
+    for long, short in _aliases():
         text = text.replace(long, short)
+    text = re.sub(
+        r"\b(keras\.src|tf_proxquant|collections\.abc|typing)\.([\w.]+\.)?(\w+)", r"\3", text
+    )
+    text = text.replace("numpy.", "np.").replace("<built-in function print>", "print")
     return text.replace("(self, ", "(").replace("(self)", "()")
+
+
+def _aliases():
+    """(annotation as Python writes it, its name in `tf_proxquant.typing`), the longest first."""
+    from tf_proxquant import typing
+
+    named = [name for name in vars(typing) if name[0].isupper() and name not in vars(std_typing)]
+    written = {inspect.formatannotation(getattr(typing, name)): name for name in named}
+    return sorted(written.items(), key=lambda item: -len(item[0]))
 
 
 def page():

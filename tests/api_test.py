@@ -4,10 +4,13 @@ import importlib.util
 import inspect
 import pathlib
 import unittest
+from typing import get_args
 
 import keras
 
 import tf_proxquant as pq
+from tf_proxquant.litert import plan
+from tf_proxquant.typing import Profile
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -56,6 +59,9 @@ class ReferencePageTest(unittest.TestCase):
 
     def test_the_package_says_that_it_is_typed(self):
         self.assertTrue((ROOT / "tf_proxquant" / "py.typed").exists())
+
+    def test_profiles_have_their_names_in_types_too(self):
+        self.assertEqual(get_args(Profile), tuple(plan.PROFILES))
 
 
 class PublicNamesTest(unittest.TestCase):

@@ -31,6 +31,8 @@ FLOORS = {
     "training": 3,
 }
 MAY_IMPORT_TENSORFLOW = ("litert", "datasets")
+# Where TensorFlow is the backend, and so imported already.
+BEHIND_A_CHECK = ("optimizers/graphs.py", "training/distribution.py")
 LITERT_MAY_IMPORT = {"quantizers", "packing", "files", "typing"}
 
 
@@ -70,7 +72,8 @@ class FloorsTest(unittest.TestCase):
             at_import = {id(node) for node in tree.body}
             for name, node in imported_modules(tree):
                 if name.split(".")[0] in ("tensorflow", "tensorflow_datasets"):
-                    self.assertIn(room, MAY_IMPORT_TENSORFLOW, f"{path} imports {name}")
+                    if path.relative_to(PACKAGE).as_posix() not in BEHIND_A_CHECK:
+                        self.assertIn(room, MAY_IMPORT_TENSORFLOW, f"{path} imports {name}")
                     self.assertNotIn(id(node), at_import, f"{path} imports {name} at once")
 
     def test_on_jax_the_package_works_where_tensorflow_and_litert_are_not_installed(self):

@@ -44,7 +44,7 @@ class QuantizationMonitor(_Callback):
 
     def __init__(self, reference: list | None = None, per_layer: bool = False):
         super().__init__()
-        self.reference = reference
+        self.reference: Any = reference
         self.per_layer = per_layer
 
     def on_train_begin(self, logs=None):
@@ -223,7 +223,12 @@ class QuantizedEvaluation(_Callback):
       callbacks: list of callbacks of that evaluation, such as `ResetStates()`.
     """
 
-    def __init__(self, data: Any, batch_size: int | None = None, callbacks: Any = None):
+    def __init__(
+        self,
+        data: Any,
+        batch_size: int | None = None,
+        callbacks: list[keras.callbacks.Callback] | None = None,
+    ):
         super().__init__()
         self.data, self.callbacks = data, callbacks
         self.arguments = (

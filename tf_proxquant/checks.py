@@ -29,7 +29,7 @@ def check_integer(name: str, value: Any, low: int, high: int | None = None) -> i
     except AttributeError:
         integer = None
     is_inside = integer is not None and low <= integer and (high is None or integer <= high)
-    if not is_inside or isinstance(value, bool):
+    if integer is None or not is_inside or isinstance(value, bool):
         expected = f"of at least {low}" if high is None else f"from {low} to {high}"
         raise ValueError(f"`{name}` must be an integer {expected}. Received: {name}={value!r}")
     return integer
@@ -37,7 +37,8 @@ def check_integer(name: str, value: Any, low: int, high: int | None = None) -> i
 
 def check_number(name: str, value: Any, low: float = 0.0, high: float = math.inf) -> float:
     """Returns `value`, a real number of Python or NumPy, as a finite float from `low` to `high`."""
-    is_scalar = getattr(value, "ndim", None) == 0 and getattr(value, "dtype", "O").kind in "iuf"
+    kind = getattr(getattr(value, "dtype", None), "kind", "O")
+    is_scalar = getattr(value, "ndim", None) == 0 and kind in "iuf"
     is_number = (isinstance(value, (int, float)) and not isinstance(value, bool)) or is_scalar
     if not is_number:
         raise ValueError(f"`{name}` must be a number. Received: {name}={value!r}")

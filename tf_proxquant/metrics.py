@@ -1,15 +1,16 @@
 """Measures of how far weights are from a grid, and how far they travelled."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 from keras import ops
 
-from tf_proxquant.typing import Tensor
+from tf_proxquant.quantizers import Quantizer
+from tf_proxquant.typing import Tensor, TensorLike
 
 
-def quantization_error(weights: Tensor, quantized: Tensor) -> float:
+def quantization_error(weights: TensorLike, quantized: TensorLike) -> float:
     """Relative distance of weights to their quantized values.
 
         ||weights - quantized|| / ||weights||        (Euclidean norms over all entries)
@@ -33,7 +34,7 @@ def quantization_error(weights: Tensor, quantized: Tensor) -> float:
     return float(np.sqrt(distance / norm))
 
 
-def sign_changes(before: Tensor, after: Tensor) -> float:
+def sign_changes(before: TensorLike | Sequence, after: TensorLike | Sequence) -> float:
     """Share of weights whose sign differs between two moments.
 
     The sign of 0 counts as positive, the package's tie rule.
@@ -54,7 +55,7 @@ def sign_changes(before: Tensor, after: Tensor) -> float:
     return changed / max(1, sum(b.size for b, _ in pairs))
 
 
-def relative_to_levels(weights: Tensor, quantizer: Any, levels: Tensor) -> np.ndarray:
+def relative_to_levels(weights: Tensor, quantizer: Quantizer, levels: Tensor) -> np.ndarray:
     """Weights in units of the largest level of their channel.
 
         weights / max_k |level_k|        with the levels of each weight's own group
@@ -77,7 +78,7 @@ def relative_to_levels(weights: Tensor, quantizer: Any, levels: Tensor) -> np.nd
     return ops.convert_to_numpy(weights) / unit
 
 
-def share_on_grid(weights: Tensor, quantized: Tensor) -> float:
+def share_on_grid(weights: TensorLike, quantized: TensorLike) -> float:
     """Share of weights that are at their quantized value, within rounding.
 
     Within 8 units of rounding (of the dtype) of the tensor's largest quantized value: the
@@ -144,10 +145,12 @@ class Perplexity(keras.metrics.Mean):
       2.66667
     """
 
-    def __init__(self, name: str = "perplexity", dtype: Any = None):
+    def __init__(self, name: str = "perplexity", dtype: str | keras.DTypePolicy | None = None):
         super().__init__(name=name, dtype=dtype)
 
-    def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None) -> None:
+    def update_state(
+        self, y_true: TensorLike, y_pred: TensorLike, sample_weight: TensorLike | None = None
+    ) -> None:
         nats = keras.losses.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)
         super().update_state(nats, sample_weight)
 

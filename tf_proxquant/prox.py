@@ -7,10 +7,10 @@ import math
 
 from keras import backend, ops
 
-from tf_proxquant.typing import Tensor
+from tf_proxquant.typing import Tensor, TensorLike
 
 
-def prox_l1(weights: Tensor, quantized: Tensor, tau: Tensor) -> Tensor:
+def prox_l1(weights: TensorLike, quantized: TensorLike, tau: TensorLike) -> Tensor:
     """Moves each weight towards its quantized value by at most `tau`.
 
     Solves  argmin_y  1/2 (y - w)^2 + tau |y - q|,  entry by entry, so
@@ -43,7 +43,7 @@ def prox_l1(weights: Tensor, quantized: Tensor, tau: Tensor) -> Tensor:
     return ops.where(tau > 0, moved, weights)
 
 
-def prox_l1_box(weights: Tensor, scale: float, tau: Tensor) -> Tensor:
+def prox_l1_box(weights: TensorLike, scale: float, tau: TensorLike) -> Tensor:
     """`prox_l1` towards the nearer of -scale and +scale, then the clip to [-scale, scale].
 
     Solves  argmin over |y| <= scale of  1/2 (y - w)^2 + tau min(|y - scale|, |y + scale|),
@@ -74,7 +74,7 @@ def prox_l1_box(weights: Tensor, scale: float, tau: Tensor) -> Tensor:
     return ops.minimum(ops.maximum(moved, -scale), scale)
 
 
-def prox_l2(weights: Tensor, quantized: Tensor, tau: Tensor) -> Tensor:
+def prox_l2(weights: TensorLike, quantized: TensorLike, tau: TensorLike) -> Tensor:
     """Moves each weight the fraction tau / (1 + tau) of the way to its quantized value.
 
     Solves  argmin_y  1/2 (y - w)^2 + tau/2 (y - q)^2,  entry by entry, so
@@ -104,7 +104,7 @@ def prox_l2(weights: Tensor, quantized: Tensor, tau: Tensor) -> Tensor:
     return ops.where(tau > 0, weights + (quantized - weights) * fraction, weights)
 
 
-def relax(weights: Tensor, quantized: Tensor, theta: Tensor) -> Tensor:
+def relax(weights: TensorLike, quantized: TensorLike, theta: TensorLike) -> Tensor:
     """Moves each weight the share `theta` of the way to its quantized value (BinaryRelax).
 
     Solves  argmin_y  (1 - theta)/2 (y - w)^2 + theta/2 (y - q)^2,  entry by entry, so
@@ -134,7 +134,9 @@ def relax(weights: Tensor, quantized: Tensor, theta: Tensor) -> Tensor:
     return ops.where(theta >= 1, quantized, ops.where(theta > 0, relaxed, weights))
 
 
-def prox_piecewise_affine(weights: Tensor, levels: Tensor, inverse_slope: Tensor) -> Tensor:
+def prox_piecewise_affine(
+    weights: TensorLike, levels: TensorLike, inverse_slope: TensorLike
+) -> Tensor:
     """Steepens the identity into a staircase between the levels (PARQ).
 
     Between neighbouring levels a < b with midpoint m,
@@ -178,7 +180,7 @@ def prox_piecewise_affine(weights: Tensor, levels: Tensor, inverse_slope: Tensor
     return ops.where(inverse_slope > 0, ops.where(inverse_slope < 1, steep, weights), hard)
 
 
-def prox_concave(weights: Tensor, levels: Tensor, tau: Tensor) -> Tensor:
+def prox_concave(weights: TensorLike, levels: TensorLike, tau: TensorLike) -> Tensor:
     """Moves each weight away from the midpoint of its cell, in proportion to its distance.
 
     With a < b the levels around w, m their midpoint and c the nearer outermost level, it solves

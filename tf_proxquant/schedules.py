@@ -12,7 +12,7 @@ import keras
 from keras import ops
 
 from tf_proxquant.checks import check_integer, check_number
-from tf_proxquant.typing import Tensor
+from tf_proxquant.typing import Tensor, TensorLike
 
 _register = keras.saving.register_keras_serializable("tf_proxquant")
 
@@ -27,7 +27,7 @@ class Schedule:
 
     is_pull = False
 
-    def __call__(self, step: Tensor) -> Tensor:
+    def __call__(self, step: TensorLike) -> Tensor:
         """Returns the strength at `step`, a scalar tensor of dtype `floatx()`.
 
         Args:
@@ -71,7 +71,7 @@ class Constant(Schedule):
     def __init__(self, value: float):
         self.value = check_number("value", value)
 
-    def __call__(self, step: Tensor) -> Tensor:
+    def __call__(self, step: TensorLike) -> Tensor:
         return _float(self.value)
 
     def get_config(self):
@@ -101,7 +101,7 @@ class Linear(Schedule):
         self.rate = check_number("rate", rate)
         self.every = check_integer("every", every, 1)
 
-    def __call__(self, step: Tensor) -> Tensor:
+    def __call__(self, step: TensorLike) -> Tensor:
         stair = ops.floor_divide(_integer(step), self.every)
         return _float(self.rate) * ops.cast(stair, keras.config.floatx())
 
@@ -148,7 +148,7 @@ class TotalPull(Schedule):
             raise ValueError("`total` must be greater than 0, or None. Received: total=0.")
         self.memory = check_number("memory", memory, 0, 1)
 
-    def __call__(self, step: Tensor) -> Tensor:
+    def __call__(self, step: TensorLike) -> Tensor:
         total = 1.0 if self.total is None else self.total
         slope = _float(2 * total / (self.steps * (self.steps - 1)))
         step = ops.cast(ops.minimum(_integer(step), self.steps - 1), keras.config.floatx())
@@ -198,7 +198,7 @@ class Sigmoid(Schedule):
                 "Use 10. for PARQ's schedule."
             )
 
-    def __call__(self, step: Tensor) -> Tensor:
+    def __call__(self, step: TensorLike) -> Tensor:
         passed = ops.cast(_integer(step) - self.start, keras.config.floatx())
         u = ops.clip(passed / _float(self.end - self.start), 0.0, 1.0)
         first, last = _mirrored_sigmoid(0.0, self.steepness), _mirrored_sigmoid(1.0, self.steepness)

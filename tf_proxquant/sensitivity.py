@@ -12,7 +12,7 @@ from keras import ops
 
 from tf_proxquant import quantizers, selection
 from tf_proxquant.checks import check_number
-from tf_proxquant.typing import Select
+from tf_proxquant.typing import Profile, Select
 
 _FULL_PRECISION = "full precision"
 
@@ -151,7 +151,7 @@ def sensitivity(
     select: Select = None,
     metric: str | None = None,
     max_bytes: float | None = None,
-    profile: str | None = "small",
+    profile: Profile | None = "small",
     batch_size: int | None = None,
 ) -> Sensitivity:
     """Evaluates a trained model with one tensor snapped at a time.

@@ -1,9 +1,9 @@
 """Batches of augmented images, deterministic by seed and epoch."""
 
-from typing import Any
-
 import keras
 import numpy as np
+
+from tf_proxquant.typing import TensorLike
 
 
 class Batches(keras.utils.PyDataset):
@@ -43,10 +43,10 @@ class Batches(keras.utils.PyDataset):
         labels: np.ndarray,
         batch_size: int,
         *,
-        mean: Any = 0.0,
-        std: Any = 1.0,
+        mean: TensorLike = 0.0,
+        std: TensorLike = 1.0,
         pad: int = 0,
-        fill: Any = 0.0,
+        fill: TensorLike = 0.0,
         flip: bool = False,
         shuffle: bool = False,
         seed: int = 0,
@@ -86,7 +86,7 @@ class Batches(keras.utils.PyDataset):
         self.pad, self.flip, self.shuffle = pad, flip, shuffle
         self.seed = seed
         self.start_at(epoch)
-        self._order = (None, None)
+        self._order: tuple[int | None, np.ndarray | None] = (None, None)
 
     def start_at(self, epoch: int) -> None:
         """Makes `epoch` the one that is read next."""
@@ -138,7 +138,7 @@ class EpochCounter(keras.callbacks.Callback):
       batches: the training `Batches`.
     """
 
-    def __init__(self, batches: Any):
+    def __init__(self, batches: Batches):
         super().__init__()
         self.batches = batches
 

@@ -1,6 +1,7 @@
 """Image sets of tensorflow-datasets: small ones as arrays, others picture by picture."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -96,7 +97,7 @@ def _check(name, encoded, form, progress):
     return sums
 
 
-class _Names:
+class _Names(Sequence):
     """What the pictures are called in messages."""
 
     def __init__(self, name, chosen):
@@ -109,7 +110,7 @@ class _Names:
         return f"{self.name}, example {self.chosen[number]}"
 
 
-class _Joined:
+class _Joined(Sequence):
     """Several sequences as one."""
 
     def __init__(self, sequences):

@@ -2,14 +2,14 @@
 
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from tf_proxquant.datasets import pictures
 from tf_proxquant.datasets.images import Images
-from tf_proxquant.typing import PathLike
+from tf_proxquant.typing import PathLike, Resize
 
 _PARTS = {
     "train": "train", "validation": "validation", "valid": "validation", "val": "validation",
@@ -34,7 +34,7 @@ class File(NamedTuple):
 def from_folder(
     folder: PathLike,
     image_size: tuple[int, int] | None = None,
-    resize: str = "stretch",
+    resize: Resize = "stretch",
     skip_broken: bool = False,
     progress: Callable | None = None,
 ) -> Images:
@@ -210,7 +210,7 @@ def _part(folder, files, class_names, size, resize):
     return pictures.Pictures(_Paths(folder, names), size, resize, names=names), labels
 
 
-class _Paths:
+class _Paths(Sequence):
     """The paths of files by number, joined when they are asked for."""
 
     def __init__(self, folder, names):

@@ -3,9 +3,12 @@
 import gzip
 import pathlib
 import struct
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from tf_proxquant.datasets.pictures import Pictures
 
 # Names of the classes of data sets that come without them.
 _CLASS_NAMES = {
@@ -43,9 +46,9 @@ class Images(NamedTuple):
     """
 
     name: str
-    x_train: np.ndarray
+    x_train: "np.ndarray | Pictures"
     y_train: np.ndarray
-    x_test: np.ndarray
+    x_test: "np.ndarray | Pictures"
     y_test: np.ndarray
     num_classes: int
     class_names: tuple = ()
@@ -87,7 +90,8 @@ def from_npz(path, name=None):
     if missing:
         raise ValueError(f"'{path}' lacks the arrays {missing}. Expected {sorted(_IDX_FILES)}.")
     class_names = arrays.get("class_names")
-    return checked(name or path.stem, *(arrays[key] for key in _IDX_FILES), class_names)
+    parts = {key: arrays[key] for key in _IDX_FILES}
+    return checked(name or path.stem, **parts, class_names=class_names)
 
 
 def from_idx(folder, name=None):

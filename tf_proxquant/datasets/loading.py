@@ -2,10 +2,11 @@
 
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 from tf_proxquant.datasets import catalogue, folders, images
 from tf_proxquant.datasets.images import Images
-from tf_proxquant.typing import PathLike
+from tf_proxquant.typing import PathLike, Resize
 
 
 def load(
@@ -14,7 +15,7 @@ def load(
     download: bool = False,
     *,
     image_size: tuple[int, int] | None = None,
-    resize: str = "stretch",
+    resize: Resize = "stretch",
     skip_broken: bool = False,
     progress: Callable | None = None,
 ) -> Images:
@@ -39,7 +40,7 @@ def load(
       downloaded, and files whose contents do not fit.
     """
     source = pathlib.Path(data_dir or name).expanduser()
-    pictures = {"image_size": image_size, "resize": resize, "progress": progress}
+    pictures: dict[str, Any] = {"image_size": image_size, "resize": resize, "progress": progress}
     if data_dir is None and source.is_dir() and not images.is_idx(source):
         return folders.from_folder(source, skip_broken=skip_broken, **pictures)
     is_arrays = source.suffix == ".npz" or (source.is_dir() and images.is_idx(source))

@@ -10,14 +10,14 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from tf_proxquant.typing import PathLike
+from tf_proxquant.typing import PathLike, Resize
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF")
-RESIZES = ("stretch", "crop", "pad")
+RESIZES = get_args(Resize)
 _MODES = {1: "L", 3: "RGB"}
 _CHUNK = 512
 _TEST_SHARE = 0.2
@@ -29,7 +29,7 @@ _PROGRESS_SECONDS = 20
 def read_picture(
     source: PathLike | bytes,
     size: tuple[int, int] | None = None,
-    resize: str = "stretch",
+    resize: Resize = "stretch",
     channels: int = 3,
 ) -> np.ndarray:
     """Decodes one picture.
@@ -90,7 +90,7 @@ class Pictures:
         self,
         files: Sequence,
         size: tuple[int, int],
-        resize: str = "stretch",
+        resize: Resize = "stretch",
         channels: int = 3,
         names: Sequence[str] | None = None,
     ):

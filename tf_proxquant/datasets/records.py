@@ -88,7 +88,7 @@ def feature(record: bytes, name: str) -> Any:
     return getattr(values, kind).value[0] if kind else None
 
 
-class EncodedImages:
+class EncodedImages(Sequence):
     """The encoded pictures of some records, by number.
 
     Args:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import zlib
-from typing import Any
 
 import keras
 
@@ -39,7 +38,7 @@ class Encoded:
     weights: dict
     settings: plans.Profile
     report: ExportReport
-    input_signature: Any = None
+    input_signature: list | None = None
 
 
 def encode(

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -12,30 +13,30 @@ from tf_proxquant.litert import encoding, losses, metadata
 from tf_proxquant.litert.archive import SUFFIX, compress
 from tf_proxquant.litert.check import verify as verification
 from tf_proxquant.litert.report import ExportReport
-from tf_proxquant.typing import PathLike
+from tf_proxquant.typing import Arrays, Constants, Io, PathLike, Profile
 
 
 def export(
     model_or_path: keras.Model | PathLike,
     path: PathLike,
-    profile: str = "fast",
+    profile: Profile = "fast",
     *,
     verify: bool = True,
     archive: bool = False,
     strict: bool = False,
-    inputs: Any = None,
+    inputs: Arrays | None = None,
     batch_size: int | None = None,
-    input_signature: Any = None,
+    input_signature: list | None = None,
     strip_names: bool | None = None,
     max_slowdown: float | None = None,
     max_ulps: int = 2,
     dense_bits: int = 4,
-    representative_data: Any = None,
-    io: str = "float32",
-    constants: str | None = None,
-    labels: Any = None,
-    vocabulary: Any = None,
-    value_range: Any = None,
+    representative_data: Arrays | None = None,
+    io: Io = "float32",
+    constants: Constants | None = None,
+    labels: Sequence[str] | None = None,
+    vocabulary: Sequence[str] | None = None,
+    value_range: tuple[float, float] | None = None,
 ) -> ExportReport:
     """Writes the smallest or fastest .tflite file that keeps every weight exactly.
 
@@ -125,7 +126,7 @@ def export(
 
 
 def preview(
-    model_or_path: keras.Model | PathLike, profile: str = "fast", **options: Any
+    model_or_path: keras.Model | PathLike, profile: Profile = "fast", **options: Any
 ) -> ExportReport:
     """The report that `export` would give, without checking or writing anything.
 

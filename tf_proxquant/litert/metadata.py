@@ -125,7 +125,7 @@ def _image(tensor, normalization, value_range):
     if len(shape) != 4 or shape[-1] not in _COLORS:
         return {}
     lowest, highest = check_range(value_range)
-    said = {"content": {"image": {"color": _COLORS[shape[-1]]}}}
+    said: dict = {"content": {"image": {"color": _COLORS[shape[-1]]}}}
     said["stats"] = {"max": [highest], "min": [lowest]}
     if tensor.type == schema.TensorType.FLOAT32:
         std = 255 / (highest - lowest)

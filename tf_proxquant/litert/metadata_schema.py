@@ -13,7 +13,7 @@ IDENTIFIER = b"M001"
 # Of each table the fields that are used: (slot, kind). A kind is "string", "byte", "floats", a
 # table, a list of one table for a vector, or (code, table) for a member of a union, its code in
 # the slot.
-SCHEMA = {
+SCHEMA: dict[str, dict] = {
     "ModelMetadata": {
         "name": (0, "string"), "description": (1, "string"), "graphs": (3, ["SubGraphMetadata"]),
         "min_parser_version": (7, "string"),

@@ -4,9 +4,10 @@ import dataclasses
 import html
 from typing import Any
 
+import numpy as np
+
 from tf_proxquant.litert.interface import Edge
 from tf_proxquant.litert.read import levels
-from tf_proxquant.typing import Tensor
 
 # Reasons for float weights that lose nothing.
 TOO_SMALL = "too small to gain"
@@ -45,7 +46,7 @@ class TensorRow:
     reason: str = ""
 
     @classmethod
-    def of(cls, values: Tensor, **fields: Any) -> "TensorRow":
+    def of(cls, values: np.ndarray, **fields: Any) -> "TensorRow":
         """A row for a weight with these float32 values: shape, levels and size are theirs."""
         axis, num_levels = levels.count_levels(values)
         return cls(
@@ -147,7 +148,7 @@ class ExportReport:
 
     def _totals(self):
         size = f"{self.bytes:,} bytes, {self.gzip_bytes:,} deflated"
-        if self.float_bytes:
+        if self.ratio is not None:
             size += f"; float file {self.float_bytes:,} ({100 * self.ratio:.1f} %)"
         yield f"{self.path or 'the file'}: {size}"
         yield f"{self.graph_bytes:,} bytes of them are operators, biases and names"

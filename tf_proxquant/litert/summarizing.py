@@ -1,7 +1,7 @@
 """What low precision would save in a Keras model, variable by variable, before any export."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -65,7 +65,7 @@ class ModelSummary:
         return "\n".join([f'Model: "{self.name}"', *(line.rstrip() for line in table)])
 
 
-def summary(model: keras.Model, print_fn: Any = print) -> Any:
+def summary(model: keras.Model, print_fn: Callable[[str], object] | None = print) -> ModelSummary:
     """Prints the weights, levels, bits and memory of each variable of a model.
 
     A variable counts as quantized if its values, as a whole or along one axis, are few: no more

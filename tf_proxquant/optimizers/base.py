@@ -1,5 +1,8 @@
 """What ProxQuant and ProxConnect share beside the mathematics: selection and state."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -9,7 +12,7 @@ from tf_proxquant.optimizers import arguments, graphs, watching
 from tf_proxquant.optimizers.bundles import make_bundles
 from tf_proxquant.optimizers.freezing import FreezingOptimizer
 from tf_proxquant.quantizers import Quantizer
-from tf_proxquant.typing import Select, Strength
+from tf_proxquant.typing import JitCompile, Select, Tensor, TensorLike
 
 
 class NoVariablesError(ValueError, NotImplementedError):
@@ -31,14 +34,14 @@ class QuantizingOptimizer(FreezingOptimizer):
         self,
         inner_optimizer: keras.optimizers.Optimizer | str,
         quantizer: Quantizer,
-        strength: Strength,
+        strength: Callable[[TensorLike], Tensor] | None,
         *,
         memory: float,
         select: Select,
         clip: float | None,
         freeze_step: int | None,
         update_levels_every: int,
-        jit_compile: bool | str,
+        jit_compile: JitCompile,
         name: str,
         refused: dict,
     ):
@@ -50,7 +53,7 @@ class QuantizingOptimizer(FreezingOptimizer):
         selection.validate(select)
         super().__init__(inner_optimizer, name)
         self.quantizer = quantizer
-        self.strength = strength
+        self.strength: Any = strength
         self.memory = memory
         self.select = select
         self.clip = None if clip is None else arguments.check_positive("clip", clip)

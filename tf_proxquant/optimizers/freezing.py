@@ -1,7 +1,7 @@
 """Levels, snap and freeze: which grid the weights go to, and what holds them on it."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
@@ -22,9 +22,9 @@ class Stage(NamedTuple):
       is_frozen: whether the weights were on it before. None = never.
     """
 
-    updates: Tensor
-    snaps: Tensor
-    is_frozen: Tensor
+    updates: Tensor | None
+    snaps: Tensor | None
+    is_frozen: Tensor | None
 
     def held_or_moved(self, w, v):
         """What the update goes on from: w once it is frozen."""
@@ -45,7 +45,7 @@ class FreezingOptimizer(WrappingOptimizer):
         super().__init__(inner_optimizer, name)
         self._quantizers = {}
         self._kept_levels = {}
-        self._samples = None
+        self._samples: Any = None
         self._snap_distance = None
         self._has_warned = False
 
@@ -200,7 +200,7 @@ class FreezingOptimizer(WrappingOptimizer):
             kept = self._kept_levels.get(self._var_key(variable))
             is_missing = kept is not None and any(kept is v for v in self._variables[saved:])
             levels = holding.read_levels(quantizer, variable, kept) if is_missing else None
-            if levels is not None:
+            if kept is not None and levels is not None:
                 kept.assign(levels)
         if self._samples is not None:  # nothing is known of them
             self._samples.assign(ops.full(self._samples.shape, math.nan, "float32"))

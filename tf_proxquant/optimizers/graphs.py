@@ -29,7 +29,8 @@ def compiles(optimizer):
     """
     if not optimizer.jit_compile or keras.backend.backend() != "tensorflow":
         return False
-    tensorflow = _tensorflow()
+    import tensorflow
+
     if tensorflow.executing_eagerly() or tensorflow.distribute.has_strategy():
         return False
     if optimizer.jit_compile is True:
@@ -53,7 +54,9 @@ def run(function, tensors):
     def traced(*tensors):
         function(list(tensors))
 
-    _tensorflow().function(traced, jit_compile=True, autograph=False)(*tensors)
+    import tensorflow
+
+    tensorflow.function(traced, jit_compile=True, autograph=False)(*tensors)
 
 
 def compute_if(condition, compute, tensors, otherwise):
@@ -94,7 +97,9 @@ def outside():
     """
     if keras.backend.backend() != "tensorflow":
         return contextlib.nullcontext()
-    return _tensorflow().init_scope()
+    import tensorflow
+
+    return tensorflow.init_scope()
 
 
 def _is_value(condition):
@@ -119,10 +124,3 @@ def _is_known(part):
     if part is None or isinstance(part, (int, float)):
         return True
     return type(part).__module__.partition(".")[0] in ("keras", "tf_proxquant")
-
-
-def _tensorflow():
-    # Keras' lazy handle on the backend in use: the package itself does not need TensorFlow.
-    from keras.src.utils.module_utils import tensorflow
-
-    return tensorflow

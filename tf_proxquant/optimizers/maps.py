@@ -6,12 +6,14 @@ nearest level, by nothing.
 """
 
 from types import MappingProxyType
+from typing import get_args
 
 from keras import ops
 
 from tf_proxquant import prox, schedules
+from tf_proxquant.typing import Prox
 
-NAMES = ("l1", "l2", "concave", "relax", "piecewise_affine", "hard")
+NAMES = get_args(Prox)
 WITH_TAU = ("l1", "l2", "concave")
 
 # Sum of tau under strength="auto". What it means for each penalty: `schedules.TotalPull`.

@@ -6,7 +6,7 @@ import keras
 
 from tf_proxquant.optimizers.prox_quant import ProxQuant
 from tf_proxquant.quantizers import Quantizer
-from tf_proxquant.typing import Select, Strength
+from tf_proxquant.typing import JitCompile, Prox, Select, Strength
 
 
 @keras.saving.register_keras_serializable("tf_proxquant")
@@ -52,13 +52,13 @@ class ProxConnect(ProxQuant):
         quantizer: Quantizer,
         strength: Strength = None,
         *,
-        prox: str = "hard",
+        prox: Prox = "hard",
         memory: float = 1.0,
         select: Select = None,
         clip: float | None = None,
         freeze_step: int | None = None,
         update_levels_every: int = 1,
-        jit_compile: bool | str = "auto",
+        jit_compile: JitCompile = "auto",
         name: str = "prox_connect",
         **kwargs: Any,
     ):

@@ -10,7 +10,7 @@ from tf_proxquant import prox as operators
 from tf_proxquant.optimizers import arguments, graphs, holding, maps
 from tf_proxquant.optimizers.base import QuantizingOptimizer
 from tf_proxquant.quantizers import Quantizer
-from tf_proxquant.typing import Select, Strength, Tensor
+from tf_proxquant.typing import JitCompile, Prox, Select, Strength, Tensor, TensorLike
 
 
 @keras.saving.register_keras_serializable("tf_proxquant")
@@ -91,13 +91,13 @@ class ProxQuant(QuantizingOptimizer):
         quantizer: Quantizer,
         strength: Strength = "auto",
         *,
-        prox: str | None = None,
+        prox: Prox | None = None,
         memory: float = 0.0,
         select: Select = None,
         clip: float | None = None,
         freeze_step: int | None = None,
         update_levels_every: int = 1,
-        jit_compile: bool | str = "auto",
+        jit_compile: JitCompile = "auto",
         name: str = "prox_quant",
         **kwargs: Any,
     ):
@@ -126,7 +126,7 @@ class ProxQuant(QuantizingOptimizer):
         return prox
 
     @property
-    def regularizer(self) -> str | None:
+    def regularizer(self) -> Prox | None:
         """The former name of `prox`."""
         return self.prox
 
@@ -181,7 +181,7 @@ class ProxQuant(QuantizingOptimizer):
     def _snapped(self, w, v, levels, step, stage):
         """The freeze, w <- nearest(v, levels(v)) from then on; notes how far that is from w."""
         nearest = {b: b.quantizer.nearest(v[b], levels[b]) for b in w}
-        is_now = ops.equal(step, self.freeze_step - 1)
+        is_now = ops.equal(step + 1, self.freeze_step)
         distance = graphs.cond(
             is_now if stage.updates is None else ops.logical_and(is_now, stage.updates),
             lambda: holding.relative_distance([(w[b], nearest[b]) for b in w]),
@@ -202,7 +202,7 @@ class ProxQuant(QuantizingOptimizer):
         for variable, quantizer, levels in self.fit_levels():
             variable.assign(self._prox(self.latent_of(variable), quantizer, levels, strength))
 
-    def tau(self, step: Tensor) -> Tensor:
+    def tau(self, step: TensorLike) -> Tensor | None:
         """Returns tau of the update number `step`, counted from 0.
 
         The learning rate times the strength, or the pull itself where the schedule gives that.

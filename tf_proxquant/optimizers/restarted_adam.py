@@ -41,7 +41,12 @@ class RestartedAdam(keras.optimizers.Adam):
     """
 
     def __init__(
-        self, learning_rate: Any = 0.001, *, every: int, name: str = "restarted_adam", **kwargs: Any
+        self,
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 0.001,
+        *,
+        every: int,
+        name: str = "restarted_adam",
+        **kwargs: Any,
     ):
         super().__init__(learning_rate, name=name, **kwargs)
         self.every = checks.check_integer("every", every, 1)

@@ -21,7 +21,7 @@ class WrappingOptimizer(keras.optimizers.Optimizer):
         super().__init__(learning_rate=0.0, name=name)
         self.inner_optimizer = inner_optimizer
         self._num_saved_before = []  # how many own variables earlier versions had, the first ones
-        self._pending = None
+        self._pending: list | None = None
 
     @property
     def variables(self) -> list:
@@ -53,7 +53,7 @@ class WrappingOptimizer(keras.optimizers.Optimizer):
 
     def stateless_apply(
         self, optimizer_variables: list, grads: list, trainable_variables: list
-    ) -> tuple[list, list]:
+    ) -> tuple[list, ...]:
         """See `keras.optimizers.Optimizer`; also for only those variables that are trainable."""
         variables = [v for v in self._trainable_variables if v.trainable]
         if len(trainable_variables) == len(self._trainable_variables) or (

@@ -5,7 +5,7 @@ window and to no list of pyplot's, so that there is nothing to close.
 """
 
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING
 
 import keras
 
@@ -13,10 +13,15 @@ from tf_proxquant import files
 from tf_proxquant.plot import runs
 from tf_proxquant.typing import PathLike
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 __all__ = ["history", "weights"]
 
 
-def history(run: PathLike | keras.callbacks.History | dict, path: PathLike | None = None) -> Any:
+def history(
+    run: PathLike | keras.callbacks.History | dict, path: PathLike | None = None
+) -> "Figure":
     """Draws the scores of a training over its epochs, and the way of its weights to the grid.
 
     The warm start is shaded, and a line marks the freeze. The lower panel is that of
@@ -45,7 +50,7 @@ def history(run: PathLike | keras.callbacks.History | dict, path: PathLike | Non
     return figure
 
 
-def weights(model: keras.Model, path: PathLike | None = None, max_panels: int = 16) -> Any:
+def weights(model: keras.Model, path: PathLike | None = None, max_panels: int = 16) -> "Figure":
     """Draws a histogram of each quantized variable, with its levels as lines.
 
     Where each channel has levels of its own, each weight is divided by the largest level of its

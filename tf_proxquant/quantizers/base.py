@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import math
+from typing import Literal
 
 import keras
 from keras import backend, ops
@@ -14,7 +15,7 @@ from tf_proxquant.quantizers.groups import (
     check_finite,
     to_rows,
 )
-from tf_proxquant.typing import Axis, Tensor
+from tf_proxquant.typing import Axis, Tensor, TensorLike
 
 
 class Quantizer:
@@ -36,9 +37,9 @@ class Quantizer:
       sorts: whether `fit` sorts the weights, which XLA does slowly on a CPU.
     """
 
-    regularizer = "l2"
-    fixed_level = None
-    sorts = False
+    regularizer: Literal["l1", "l2"] = "l2"
+    fixed_level: float | None = None
+    sorts: bool = False
 
     def __init__(self, axis: Axis = None):
         self.axis = check_axis(axis)
@@ -50,7 +51,7 @@ class Quantizer:
         """
         raise NotImplementedError
 
-    def levels(self, weights: Tensor) -> Tensor:
+    def levels(self, weights: TensorLike) -> Tensor:
         """Fits the levels.
 
         Args:
@@ -70,7 +71,7 @@ class Quantizer:
         levels = ops.cast(ops.where(usable, levels, constant(math.nan, levels)), weights.dtype)
         return levels[0] if self.axis is None else levels
 
-    def nearest(self, weights: Tensor, levels: Tensor) -> Tensor:
+    def nearest(self, weights: TensorLike, levels: TensorLike) -> Tensor:
         """Moves each weight to the nearest level; a midpoint goes up.
 
         Args:
@@ -100,7 +101,7 @@ class Quantizer:
             return levels
         return ops.reshape(levels, (*broadcast_shape(weights, self.axis), levels.shape[-1]))
 
-    def __call__(self, weights: Tensor) -> Tensor:
+    def __call__(self, weights: TensorLike) -> Tensor:
         """Returns the nearest point of the fitted grid: `nearest(weights, levels(weights))`."""
         weights = as_weights(weights)
         return self.nearest(weights, self.levels(weights))
@@ -140,7 +141,7 @@ def check_is_complete(quantizer):
     )
     if issubclass(described_by, made_by):
         return
-    parameters = inspect.signature(made_by.__init__).parameters.values()
+    parameters = inspect.signature(vars(made_by)["__init__"]).parameters.values()
     taken = {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     takes_more = any(p.kind == p.VAR_KEYWORD for p in parameters)
     written = set(inspect.signature(described_by.__init__).parameters)

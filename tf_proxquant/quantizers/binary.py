@@ -1,6 +1,7 @@
 """Two opposite levels."""
 
 import math
+from typing import Literal
 
 from keras import ops
 
@@ -36,10 +37,9 @@ class Binary(Quantizer):
 
     regularizer = "l1"
 
-    def __init__(self, scale: float | str | None = None, axis: Axis = None):
+    def __init__(self, scale: float | Literal["mean", "median"] | None = None, axis: Axis = None):
         super().__init__(axis)
-        is_number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
-        if not (scale in (None, "mean", "median") or (is_number and 0 < scale < math.inf)):
+        if not _is_scale(scale):
             raise ValueError(
                 "`scale` must be None (levels -1 and +1), 'mean' or 'median' (of |w|), or a "
                 f"positive finite number. Received: scale={scale!r}"
@@ -47,14 +47,14 @@ class Binary(Quantizer):
         self.scale = scale
 
     @property
-    def fixed_level(self) -> float | None:
+    def fixed_level(self) -> float | None:  # type: ignore[override]
         """See `Quantizer`."""
         if self.scale is None:
             return 1.0
         return None if isinstance(self.scale, str) else float(self.scale)
 
     @property
-    def sorts(self) -> bool:
+    def sorts(self) -> bool:  # type: ignore[override]
         """See `Quantizer`."""
         return self.scale == "median"
 
@@ -70,3 +70,10 @@ class Binary(Quantizer):
 
     def get_config(self):
         return {"scale": self.scale, **super().get_config()}
+
+
+def _is_scale(value):
+    if value is None or isinstance(value, str):
+        return value in (None, "mean", "median")
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and 0 < value < math.inf

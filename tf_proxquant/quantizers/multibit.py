@@ -70,7 +70,7 @@ class MultiBit(Quantizer):
         self.integer_ratios = checks.check_flag("integer_ratios", integer_ratios)
 
     @property
-    def sorts(self) -> bool:
+    def sorts(self) -> bool:  # type: ignore[override]
         """See `Quantizer`."""
         return self.optimal and self.bits > 1
 

@@ -1,6 +1,7 @@
 """Three levels, one of them 0."""
 
 import math
+from typing import Literal
 
 from keras import ops
 
@@ -60,7 +61,7 @@ class Ternary(Quantizer):
         optimal: bool = False,
         axis: Axis = None,
         *,
-        relative_to: str = "mean",
+        relative_to: Literal["mean", "max"] = "mean",
         integer_ratios: bool = True,
     ):
         super().__init__(axis)
@@ -82,7 +83,7 @@ class Ternary(Quantizer):
         self.integer_ratios = checks.check_flag("integer_ratios", integer_ratios)
 
     @property
-    def sorts(self) -> bool:
+    def sorts(self) -> bool:  # type: ignore[override]
         """See `Quantizer`."""
         return self.optimal
 

@@ -9,7 +9,7 @@ from tf_proxquant import checks
 from tf_proxquant.quantizers.base import Quantizer, constant, register
 from tf_proxquant.quantizers.groups import as_weights, at_least_float32, row_mean
 from tf_proxquant.quantizers.integers import short_scale
-from tf_proxquant.typing import Axis, Tensor
+from tf_proxquant.typing import Axis, Tensor, TensorLike
 
 ROUNDS = 3
 
@@ -74,12 +74,12 @@ class Uniform(Quantizer):
         half = 2 ** (self.bits - 1)
         return np.arange(-half + self.narrow_range, half)
 
-    def levels(self, weights: Tensor) -> Tensor:
+    def levels(self, weights: TensorLike) -> Tensor:
         levels = super().levels(weights)
         # One product in the dtype of the weights, the same as in `nearest`.
         return self._scale(levels)[..., None] * constant(self.codes, levels)
 
-    def nearest(self, weights: Tensor, levels: Tensor) -> Tensor:
+    def nearest(self, weights: TensorLike, levels: TensorLike) -> Tensor:
         weights = as_weights(weights)
         scale = self.spread(
             weights, self._scale(ops.convert_to_tensor(levels, dtype=weights.dtype))

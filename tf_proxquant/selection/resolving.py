@@ -1,7 +1,7 @@
 """From `select` to pairs of a variable and its quantizer."""
 
 import re
-from typing import Any
+from collections.abc import Callable
 
 import keras
 
@@ -16,7 +16,9 @@ from tf_proxquant.selection.kernels import (
 from tf_proxquant.typing import Select
 
 
-def resolve(select: Select, quantizer: Any, variables: list[keras.Variable]) -> list[tuple]:
+def resolve(
+    select: Select, quantizer: Callable | None, variables: list[keras.Variable]
+) -> list[tuple]:
     """Pairs the selected variables with their quantizers.
 
     A quantizer with axis=-1 gets levels for each output channel of the layer that a variable

@@ -52,7 +52,7 @@ def join(settings):
 
 def _mirrored():
     _check_backend("mirrored", "tensorflow")
-    from keras.src.utils.module_utils import tensorflow
+    import tensorflow
 
     return tensorflow.distribute.MirroredStrategy().scope()
 

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import pathlib
+from typing import get_args
 
 import keras
 
@@ -17,10 +18,11 @@ from tf_proxquant.training.settings import (
     check_rate,
     setting,
 )
+from tf_proxquant.typing import Profile, Resize
 
-PROFILES = ("fast", "portable", "small", "balanced", "dynamic", "static")
+PROFILES = get_args(Profile)
 DISTRIBUTIONS = ("none", "mirrored", "data_parallel")
-RESIZES = ("stretch", "crop", "pad")
+RESIZES = get_args(Resize)
 # Data whose labels a flip from left to right would change.
 _NOT_FLIPPED = ("digits", "mnist")
 

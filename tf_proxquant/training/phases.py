@@ -7,6 +7,7 @@ from tf_proxquant import callbacks, metrics, schedules
 from tf_proxquant.optimizers import ProxConnect, ProxQuant, find_optimizer
 from tf_proxquant.training import networks
 from tf_proxquant.training.workdir import Recorder
+from tf_proxquant.typing import Strength
 
 
 def full_precision(settings, task, workdir):
@@ -145,10 +146,10 @@ def quantizing_optimizer(settings, task, model):
     common = {"freeze_step": steps, **options}
     inner = task.inner_optimizer("quantized")
     # A freeze at the beginning leaves no way to go.
-    strength = "auto" if steps > 1 else 1.0
+    strength: Strength = "auto" if steps > 1 else 1.0
     if settings.method == "memory":
-        prox, memory = "piecewise_affine", settings.memory
-        return ProxQuant(inner, quantizer, strength, prox=prox, memory=memory, **common)
+        common = {"memory": settings.memory, **common}
+        return ProxQuant(inner, quantizer, strength, prox="piecewise_affine", **common)
     if settings.method == "proxquant":
         if settings.strength is not None:
             strength = schedules.Linear(settings.strength, every=steps_per_epoch)

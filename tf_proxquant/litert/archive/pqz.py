@@ -105,7 +105,7 @@ class _Segment:
 
     @property
     def base(self):
-        return max(2, len(self.palette))
+        return max(2, len(self.palette or ()))
 
     @property
     def kind(self):
@@ -116,7 +116,7 @@ class _Segment:
     @property
     def values(self):
         """What the digits stand for, in ascending order, as many as the base."""
-        values = sorted(self.palette)
+        values = sorted(self.palette or ())
         return np.array(values + values[-1:] * (self.base - len(values)), f"<u{self.width}")
 
     @property

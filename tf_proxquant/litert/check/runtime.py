@@ -5,14 +5,14 @@ import os
 import pathlib
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import get_args
 
 import numpy as np
 
-from tf_proxquant.typing import PathLike, Tensor
+from tf_proxquant.typing import Arrays, Kernels, PathLike
 
 # The two sets of kernels that a stock runtime has on a CPU.
-KERNELS = ("xnnpack", "builtin")
+KERNELS = get_args(Kernels)
 MAX_SAMPLES = 16
 # Names that count; TensorFlow leaves their tensors in any order.
 _BY_NUMBER = re.compile(r"(args|inputs?|outputs?)(_\d+)+")
@@ -65,13 +65,13 @@ class Runner:
     def __init__(
         self,
         content: bytes,
-        kernels: str = "xnnpack",
+        kernels: Kernels = "xnnpack",
         num_threads: int = 1,
         keeps_activations: bool = False,
     ):
         self.interpreter = make_interpreter(content, kernels, num_threads, keeps_activations)
         self.inputs, self.outputs = _describe(self.interpreter)
-        self._shapes = None
+        self._shapes: dict | None = None
 
     @property
     def input_names(self) -> list[str]:
@@ -83,7 +83,7 @@ class Runner:
         """In order."""
         return list(self.outputs)
 
-    def __call__(self, inputs: Any) -> Tensor:
+    def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs, a dict by name, for `inputs`, a dict of arrays by name."""
         self.allocate(inputs)
         for name, value in inputs.items():
@@ -94,7 +94,7 @@ class Runner:
             for name in self.output_names
         }
 
-    def allocate(self, inputs: Any) -> None:
+    def allocate(self, inputs: dict[str, np.ndarray]) -> None:
         """Prepares for inputs of these shapes. Raises: RuntimeError: if the file cannot be."""
         shapes = {name: value.shape for name, value in inputs.items()}
         if shapes != self._shapes:
@@ -104,7 +104,7 @@ class Runner:
             self.interpreter.allocate_tensors()
             self._shapes = shapes
 
-    def activations(self, indices: Iterable[int]) -> Iterator[tuple[int, Tensor]]:
+    def activations(self, indices: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Yields (index, array) of the tensors among `indices` that the last call computed."""
         for index in indices:
             # What nobody reads has no memory.
@@ -134,12 +134,12 @@ def _in_order(named, graph_order):
 
 def predict(
     path: PathLike | bytes,
-    inputs: Any,
+    inputs: Arrays,
     batch_size: int = 128,
     *,
-    kernels: str = "xnnpack",
+    kernels: Kernels = "xnnpack",
     num_threads: int = 1,
-) -> Any:
+) -> np.ndarray | dict[str, np.ndarray]:
     """Runs a .tflite file over arrays, batch by batch, with the stock interpreter.
 
     A file with a fixed batch dimension is run at that batch, the last one padded by repetition.

@@ -62,7 +62,7 @@ class Decoded(Form):
       values: what is decoded, where that is not the weight bit for bit.
     """
 
-    write: Callable = None
+    write: Callable
     num_scales: int = 1
     values: np.ndarray | None = None
 
@@ -75,21 +75,21 @@ class Product(Form):
       matrix: `Decoded` form of the weights as (outputs, K).
     """
 
-    matrix: Decoded = None
+    matrix: Decoded
 
 
 @dataclasses.dataclass(frozen=True)
 class Direct(Form):
     """Codes that a dense layer or a convolution multiplies as they are, see `write.direct`."""
 
-    codes: Codes = None
+    codes: Codes
 
 
 @dataclasses.dataclass(frozen=True)
 class Scaled(Form):
     """Codes as floats in the operator, the channel's scale behind it, see `write.scaled`."""
 
-    codes: Codes = None
+    codes: Codes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,15 +101,15 @@ class Offset(Form):
       offsets: float32 (channels,).
     """
 
-    codes: Codes = None
-    offsets: np.ndarray = None
+    codes: Codes
+    offsets: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class Recoded(Form):
     """Codes in place of those of a file that is integer already, see `write.recoded`."""
 
-    codes: Codes = None
+    codes: Codes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,4 +120,4 @@ class Rows(Form):
       table: `forms.tables.Table`.
     """
 
-    table: object = None
+    table: object

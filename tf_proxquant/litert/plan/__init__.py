@@ -2,9 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import get_args
 
 from tf_proxquant.litert.plan import balanced, dynamic, fast, half, portable, small, static
 from tf_proxquant.litert.plan.plan import IO, Change, Plan, Request
+from tf_proxquant.typing import Constants
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Profile:
     is_integer: bool = False
 
 
-CONSTANTS = (None, "float16")
+CONSTANTS = (None, *get_args(Constants))
 
 # Where activations have 8 bits, what passes is no longer rounding, only short of a wrong kernel.
 PROFILES = {

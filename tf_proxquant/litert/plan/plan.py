@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import get_args
 
 import numpy as np
 
@@ -10,11 +11,12 @@ from tf_proxquant.litert.forms.form import Decoded, Form
 from tf_proxquant.litert.read import flatbuffer, levels
 from tf_proxquant.litert.read.weights import Weight
 from tf_proxquant.litert.report import TOO_SMALL
+from tf_proxquant.typing import Io, Profile
 
 # A form that keeps more than this share of the bytes is not worth its operators.
 WORTHWHILE = 0.8
 TAKE_SLOWDOWN = ("small", "balanced")
-IO = ("float32", "int8", "uint8")
+IO = get_args(Io)
 
 DENSE = "FULLY_CONNECTED"
 SCALES_NOTE = (
@@ -68,10 +70,10 @@ class Request:
       float_model: the float `flatbuffer.Model` behind an integer file, for "static".
     """
 
-    profile: str = "fast"
+    profile: Profile = "fast"
     max_slowdown: float | None = None
     dense_bits: int = 4
-    io: str = "float32"
+    io: Io = "float32"
     float_model: flatbuffer.Model | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self):
@@ -133,7 +135,7 @@ def too_small(weight):
     return kept(weight, TOO_SMALL if has_levels else NO_LEVELS)
 
 
-def on_each_axis(weight, *encoders: Any):
+def on_each_axis(weight: Weight, *encoders: Callable) -> Iterator:
     """Yields what `encoders`, functions of (values, axis), make of each division in channels."""
     for axis in levels.channel_axes(weight.values.ndim):
         for encode in encoders:

@@ -63,12 +63,13 @@ def _is_table(model, tensor):
 
 
 def _change(model, key, names, originals, taken):
-    tensor = model.subgraphs[key[0]].tensors[key[1]]
+    graph, index = key
+    tensor = model.subgraphs[graph].tensors[index]
     axis = LAYERS[names[0]].axis if set(names) <= set(LAYERS) else None
     rounded, original = _rounded(model, tensor), _take_original(model, tensor, originals)
     name = flatbuffer.layer_name(tensor) if original is None else original.name
     values = rounded if original is None else original.values
-    weight = Weight(*key, flatbuffer.unique_name(name, taken), values, tuple(names))
+    weight = Weight(graph, index, flatbuffer.unique_name(name, taken), values, tuple(names))
     found = None if original is None or axis is None else find_codes(values, 8, axis)
     num_bytes = rounded.size + 12 * tensor.quantization.scale.size
     if found is None:

@@ -20,7 +20,7 @@ OPERATOR_NAMES = {
 TYPE_NAMES = {
     code: name for name, code in vars(schema.TensorType).items() if not name.startswith("_")
 }
-NUMPY_TYPES = {
+NUMPY_TYPES: dict[int, np.dtype] = {
     schema.TensorType.FLOAT32: np.dtype("<f4"),
     schema.TensorType.FLOAT16: np.dtype("<f2"),
     schema.TensorType.INT8: np.dtype("i1"),
@@ -184,7 +184,7 @@ class Model:
 
         def move(index):
             data = self.model.buffers[index].data
-            key = b"" if data is None else bytes(memoryview(np.asarray(data, np.uint8)))
+            key = b"" if data is None else np.asarray(data, np.uint8).tobytes()
             if key not in new_index:
                 new_index[key] = len(buffers)
                 buffers.append(self.model.buffers[index])

@@ -93,7 +93,7 @@ def _quantize(content, ranges):
     for index, (low, high) in ranges.items():
         tensor = model.subgraphs[0].tensors[index]
         parameters = tensor.quantization or QuantizationParametersT()
-        parameters.min, parameters.max = np.float32([low]), np.float32([high])
+        parameters.min, parameters.max = (np.array([x], np.float32) for x in (low, high))
         tensor.quantization = parameters
     try:
         with refusals.muted():

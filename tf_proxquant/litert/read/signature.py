@@ -86,7 +86,7 @@ class Signature:
         return dataclasses.replace(self, inputs=tuple(inputs))
 
 
-def read(model: keras.Model, input_signature: Any = None) -> Signature:
+def read(model: keras.Model, input_signature: list | None = None) -> Signature:
     """The signature of a built model, its first dimension open.
 
     A functional or sequential model tells it; of a subclassed one Keras keeps the shapes of the

@@ -105,7 +105,8 @@ def _pick_signs(writer, table, flat, stored, signs, size):
     rows = writer.apply(gather, [signs, picked], (count, width, 8), GatherOptionsT())
     rows = writer.reshape(rows, (count, 8 * width), [-1, 8 * width], TensorType.FLOAT32)
     if columns % 8:
-        cut = [writer.constant(np.int32(v), TensorType.INT32) for v in ([0, 0], size, [1, 1])]
+        vectors = np.array([[0, 0], size, [1, 1]], np.int32)
+        cut = [writer.constant(vector, TensorType.INT32) for vector in vectors]
         options = StridedSliceOptionsT()
         options.endMask = 1  # all places, however many there are
         rows = writer.apply(BuiltinOperator.STRIDED_SLICE, [rows, *cut], size, options)

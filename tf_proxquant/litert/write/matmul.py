@@ -89,8 +89,9 @@ def find_convolutions(model):
                 source = graph.tensors[operator.inputs[0]]
                 weight = own.get((number, int(operator.inputs[1])))
                 has_bias = len(operator.inputs) == 3 and operator.inputs[2] >= 0
-                is_usable = weight and has_bias and _is_fixed(source)
-                if is_usable and weight.values.shape[3] == flatbuffer.tensor_shape(source)[3]:
+                if weight is None or not has_bias or not _is_fixed(source):
+                    continue
+                if weight.values.shape[3] == flatbuffer.tensor_shape(source)[3]:
                     found.append(_convolution(graph, operator, weight))
     return found
 

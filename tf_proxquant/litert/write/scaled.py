@@ -63,7 +63,7 @@ def channel_axis(model, weight, operator):
 
 def _has_plain_bias(model, weight, operator):
     place = LAYERS[model.operator_name(operator)].bias
-    if len(operator.inputs) <= place or operator.inputs[place] < 0:
+    if place is None or len(operator.inputs) <= place or operator.inputs[place] < 0:
         return True
     bias = model.subgraphs[weight.graph].tensors[operator.inputs[place]]
     return model.constant(bias) is not None and bias.type == TensorType.FLOAT32
@@ -127,7 +127,7 @@ def _open_like(graph, index, source, rest):
 
 def _divide_bias(model, graph, operator, scales):
     place = LAYERS[model.operator_name(operator)].bias
-    if len(operator.inputs) <= place or operator.inputs[place] < 0:
+    if place is None or len(operator.inputs) <= place or operator.inputs[place] < 0:
         return
     bias = model.array(graph.tensors[operator.inputs[place]])
     divided = (bias.astype(np.float64) / scales).astype(np.float32)

@@ -44,6 +44,15 @@ def recurrent():
     return keras.Model(words, layers.LSTM(4)(layers.Embedding(40, 8)(words)))
 
 
+def storage(path):
+    """A static file with its weights in tables."""
+    wide = keras.Sequential([keras.Input((24,)), layers.Dense(24)])
+    data = np.random.default_rng(0).normal(size=(8, 24)).astype(np.float32)
+    options = {"representative_data": data, "verify": False, "weights": "tables"}
+    litert.export(grid(wide, (-0.1, 0.1)), path, "static", **options)
+    return path.read_bytes()
+
+
 def seed_files(folder):
     """Small files of all forms, and an archive of one."""
     plans = [
@@ -59,7 +68,7 @@ def seed_files(folder):
         labels = list("abcd") if make is dense else None
         litert.export(grid(make(), levels), path, profile, verify=False, labels=labels)
         contents += [path.read_bytes()]
-    contents += [archive.compress(contents[0])]
+    contents += [storage(folder / "tables.tflite"), archive.compress(contents[0])]
     return contents
 
 

@@ -2,6 +2,7 @@
 
 import pathlib
 import tempfile
+import unittest.mock
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ from keras import layers
 import tf_proxquant as pq
 from tf_proxquant import litert
 from tf_proxquant.litert import __main__ as command
-from tf_proxquant.litert.read import flatbuffer
+from tf_proxquant.litert.read import flatbuffer, integer
 
 PIXELS = (12, 12, 3)
 
@@ -146,6 +147,16 @@ class IntegerEdgesTest(parameterized.TestCase):
             with self.assertRaisesRegex(ValueError, "io='int8'.*SIN.*io='float32'"):
                 self.export(keras.Model(inputs, at_edge), "int8")
         self.assertEqual(path.read_bytes(), before)
+
+    def test_integers_at_the_edges_mean_integers_between_the_layers(self):
+        """Where outputs suffer much, layers alone compute with integers, but not with `io`."""
+        model = pictures()
+        errors = unittest.mock.Mock(side_effect=[2 * integer.TOLERABLE, integer.TOLERABLE])
+        with unittest.mock.patch.object(integer.outputs, "relative_error", errors):
+            _, report = self.export(model, "float32", verify=False)
+            self.assertIn("only dense layers and convolutions", "".join(report.notes))
+            path, _ = self.export(model, "uint8", verify=False)
+        self.assertNotIn(TensorType.FLOAT32, self.operators(path)[1])
 
     def test_other_profiles_and_types_are_refused(self):
         model = two_in_two_out()

@@ -53,9 +53,11 @@ Prox = Literal["l1", "l2", "concave", "relax", "piecewise_affine", "hard"]
 # When XLA compiles an update.
 JitCompile = bool | Literal["auto"]
 
-# Ways to store a file, the types of its inputs and outputs, of its constants, and kernels of a CPU.
+# Ways to store a file, the types of its inputs and outputs, how it stores integer weights, the type
+# of its constants, and kernels of a CPU.
 Profile = Literal["fast", "portable", "small", "balanced", "dynamic", "static"]
 Io = Literal["float32", "int8", "uint8"]
+Storage = Literal["int8", "int4", "tables"]
 Constants = Literal["float16"]
 Kernels = Literal["xnnpack", "builtin"]
 

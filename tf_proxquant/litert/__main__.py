@@ -36,6 +36,7 @@ def parse_arguments(arguments=None):
     add("--dense_bits", type=int, default=4, choices=(2, 4, 8), help="dynamic: fewest dense bits")
     add("--data", metavar="FILE.npz", help="static: arrays to calibrate on, by input name")
     add("--io", default="float32", choices=plan.IO, help="static: type of inputs and outputs")
+    add("--weights", default="int8", choices=plan.WEIGHTS, help="static: how they are stored")
     add("--constants", choices=("float16",), help="every weight as float16, with fast")
     add("--inputs", metavar="FILE.npz", help="arrays to verify with, by input name")
     add("--no_verify", action="store_true", help="skip the checks")
@@ -83,6 +84,7 @@ def _run(options):
         "dense_bits": options.dense_bits,
         "representative_data": _arrays(options.data),
         "io": options.io,
+        "weights": options.weights,
         "constants": options.constants,
         "labels": _lines(options.labels),
         "vocabulary": _lines(options.vocabulary),

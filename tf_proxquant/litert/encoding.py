@@ -24,6 +24,8 @@ class Encoded:
 
     Attributes:
       content: its bytes.
+      checked: bytes of the file to verify in its place, which stores the same weights in a form
+        that LiteRT reads; most often `content` itself.
       float_content: bytes of the float file it was made from.
       model: the `keras.Model`, or None.
       weights: dict {(subgraph, tensor index): float32 values to find there}.
@@ -33,6 +35,7 @@ class Encoded:
     """
 
     content: bytes
+    checked: bytes
     float_content: bytes
     model: keras.Model | None
     weights: dict
@@ -53,6 +56,7 @@ def encode(
     dense_bits=4,
     representative_data=None,
     io="float32",
+    weights="int8",
     constants=None,
     labels=None,
     vocabulary=None,
@@ -60,7 +64,7 @@ def encode(
 ):
     """Reads, plans and encodes; see `export` for the arguments. Returns: `Encoded`."""
     settings = plans.get(profile, constants)
-    request = plans.Request(profile, max_slowdown, dense_bits, io)
+    request = plans.Request(profile, max_slowdown, dense_bits, io, weights)
     source = convert.load(model_or_path)
     if settings.is_integer:
         integer.check_data(representative_data)
@@ -70,11 +74,15 @@ def encode(
     if settings.is_integer:
         request = dataclasses.replace(request, float_model=flatbuffer.Model(base))
         pixels = metadata.check_range(value_range)
-        base, said = integer.to_integer(base, representative_data, pixels)
+        whole = io != edges.FLOAT
+        base, said = integer.to_integer(base, representative_data, pixels, whole)
         base = edges.set_type(base, io)
         remarks += said
     names = settings.names if strip_names is None else not strip_names
-    content, plan, weights = _write_plan(base, settings, request, names)
+    content, plan, found = _write_plan(base, settings, request, names)
+    checked = content
+    if weights == "tables":
+        content = write.tables.apply(content, {change.weight.name for change in plan.changes})
     said = {"labels": labels, "vocabulary": vocabulary, "value_range": value_range}
     if any(value is not None for value in said.values()):
         content = metadata.attach(content, **said)
@@ -94,7 +102,7 @@ def encode(
         outputs=outputs,
     )
     model = None if isinstance(source, bytes) else source
-    return Encoded(content, float_content, model, weights, settings, report, input_signature)
+    return Encoded(content, checked, float_content, model, found, settings, report, input_signature)
 
 
 def _to_float(source, **signature):

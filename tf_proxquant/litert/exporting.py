@@ -13,7 +13,7 @@ from tf_proxquant.litert import encoding, losses, metadata
 from tf_proxquant.litert.archive import SUFFIX, compress
 from tf_proxquant.litert.check import verify as verification
 from tf_proxquant.litert.report import ExportReport
-from tf_proxquant.typing import Arrays, Constants, Io, PathLike, Profile
+from tf_proxquant.typing import Arrays, Constants, Io, PathLike, Profile, Storage
 
 
 def export(
@@ -33,6 +33,7 @@ def export(
     dense_bits: int = 4,
     representative_data: Arrays | None = None,
     io: Io = "float32",
+    weights: Storage = "int8",
     constants: Constants | None = None,
     labels: Sequence[str] | None = None,
     vocabulary: Sequence[str] | None = None,
@@ -80,6 +81,11 @@ def export(
       io: for "static", the type of inputs and outputs: "float32", "int8" or "uint8". Integers
         stand for scale * (code - zero_point), which `report.inputs` and `report.outputs` give; word
         numbers stay as they are.
+      weights: for "static", how trained weights are stored: "int8", for every reader; "int4", those
+        of convolutions whose levels fit, in half of the bytes, for LiteRT and tflite-micro;
+        "tables", in as many bits as they have levels, 1 for binary ones, for tflite-micro alone,
+        which makes int8 of them while the layer runs. The same numbers in all three, but for the
+        roundings of biases (docs/export.md).
       constants: None, or "float16": every weight as float16 in place of integer codes, half the
         size, for GPUs that take nothing else. Levels that float16 holds, such as those of a scale
         2^-n, stay exact; others are rounded, by up to 5e-4, and the report says so. With "fast".
@@ -109,6 +115,7 @@ def export(
         dense_bits=dense_bits,
         representative_data=representative_data,
         io=io,
+        weights=weights,
         constants=constants,
         labels=labels,
         vocabulary=vocabulary,
@@ -171,7 +178,7 @@ def check(encoded, inputs):
     Raises: VerificationError: if a weight differs or an output error exceeds the profile's limit.
     """
     errors = verification.check(
-        encoded.content,
+        encoded.checked,
         encoded.float_content,
         encoded.weights,
         encoded.settings.error_limit,
@@ -179,6 +186,8 @@ def check(encoded, inputs):
         inputs,
         input_signature=encoded.input_signature,
     )
+    if encoded.checked is not encoded.content:
+        verification.check_codes(encoded.content, encoded.checked)
     return errors.kernels
 
 

@@ -119,6 +119,6 @@ def _scale_bytes(tensor):
 
 
 def _bits(form, packed, count):
-    if form == "1 bit":
-        return 1
+    if form == "1 bit" or form.endswith("bit table"):
+        return int(form[0])
     return round(8 * packed / count, 2) if packed and count else 32

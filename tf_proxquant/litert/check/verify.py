@@ -5,7 +5,9 @@ import numpy as np
 from tf_proxquant.litert.check import outputs, probes, runtime
 from tf_proxquant.litert.check.inputs import random_inputs
 from tf_proxquant.litert.check.outputs import measure_errors
+from tf_proxquant.litert.forms import decoding
 from tf_proxquant.litert.read import flatbuffer, refusals
+from tf_proxquant.litert.write.recoded import LAYERS
 
 # Activations of 8 bits are rounded alike on both kernel sets; further apart, one is wrong.
 KERNEL_LIMIT = 5e-2
@@ -112,6 +114,32 @@ def check_weights(content, weights):
         for kernels in runtime.KERNELS:
             for index, values in zip(indices, _run_probe(probe, kernels), strict=True):
                 _compare(model, number, index, values, weights[number, index], "decode to", kernels)
+
+
+def check_codes(content, reference):
+    """Compares the integers that the layers of two files multiply.
+
+    Args:
+      content: bytes of a static file with weights in tables.
+      reference: bytes of the same file with the integers themselves.
+
+    Raises: VerificationError: if they differ.
+    """
+    pairs = zip(_codes_of_layers(content), _codes_of_layers(reference), strict=True)
+    for place, (found, expected) in enumerate(pairs):
+        if not np.array_equal(found, expected):
+            raise VerificationError(
+                f"The tables of layer {place} do not decode to its weights. Nothing was written."
+            )
+
+
+def _codes_of_layers(content):
+    model = flatbuffer.Model(content)
+    for graph in model.subgraphs:
+        known = decoding.decode_graph(model, graph, decoding.MAX_EXPANSION * len(content))
+        for operator in graph.operators:
+            if model.operator_name(operator) in LAYERS and int(operator.inputs[1]) in known:
+                yield known[int(operator.inputs[1])].values
 
 
 def _compare(model, number, index, found, expected, verb, kernels=None):

@@ -26,17 +26,18 @@ def find_codes(weights, bits, axis=None, *, narrow=False):
     return Codes(bits, scales, levels.from_rows(codes.astype(np.int8), weights.shape, axis), axis)
 
 
-def widened(codes):
-    """The same weights with codes doubled as often as int8 allows, bit for bit.
+def widened(codes, bits=8):
+    """The same weights with codes doubled as often as the bits allow, bit for bit.
 
     A power of two leaves scale * code as it is, and gives the bias of an integer layer, whose unit
     is input scale * weight scale, the finest steps.
     """
     largest = levels.to_rows(np.abs(codes.codes.astype(np.int16)), codes.axis).max(axis=1)
-    factors = 2 ** np.floor(np.log2(127 / np.maximum(largest, 1)))
+    limit = (1 << (bits - 1)) - 1
+    factors = 2 ** np.floor(np.log2(limit / np.maximum(largest, 1)))
     factors = np.maximum(factors, 1)
     wide = codes.codes * broadcastable(factors, codes.codes.ndim, codes.axis)
-    return Codes(8, codes.scales / factors.astype(np.float32), wide.astype(np.int8), codes.axis)
+    return Codes(bits, codes.scales / factors.astype(np.float32), wide.astype(np.int8), codes.axis)
 
 
 def broadcastable(values, ndim, axis):

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from ai_edge_litert.schema_py_generated import TensorType
 
+from tf_proxquant.litert.forms import indexed
 from tf_proxquant.litert.read import flatbuffer
 
 # A file of n bytes decodes to at most this many weights per byte, whatever its shapes claim.
@@ -120,6 +121,11 @@ def _pairwise(function):
     return apply
 
 
+def _decode_tables(model, graph, operator, packed, tables):
+    shape = flatbuffer.tensor_shape(graph.tensors[operator.outputs[0]])
+    return indexed.decode(packed, tables, shape)
+
+
 _OPERATORS = {
     "DEQUANTIZE": _dequantize,
     "CAST": _cast,
@@ -129,11 +135,14 @@ _OPERATORS = {
     "MUL": _pairwise(np.multiply),
     "MAXIMUM": _pairwise(np.maximum),
     "MINIMUM": _pairwise(np.minimum),
+    flatbuffer.DECODE: _decode_tables,
 }
 
 
 def form_name(stored, model, graph):
     """How the report calls the form that `stored` was decoded from."""
+    if stored.operators == (flatbuffer.DECODE,):
+        return f"{indexed.index_bits(model.array(graph.tensors[stored.constants[1]]))} bit table"
     types = [graph.tensors[i].type for i in stored.constants]
     packed = [flatbuffer.TYPE_NAMES[t].lower() for t in types if t in PACKED]
     operators = set(stored.operators)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import get_args
 
 from tf_proxquant.litert.plan import balanced, dynamic, fast, half, portable, small, static
-from tf_proxquant.litert.plan.plan import IO, Change, Plan, Request
+from tf_proxquant.litert.plan.plan import IO, WEIGHTS, Change, Plan, Request
 from tf_proxquant.typing import Constants
 
 
@@ -62,4 +62,14 @@ def get(name, constants=None):
     return HALF
 
 
-__all__ = ["CONSTANTS", "IO", "PROFILES", "Change", "Plan", "Profile", "Request", "get"]
+__all__ = [
+    "CONSTANTS",
+    "IO",
+    "PROFILES",
+    "WEIGHTS",
+    "Change",
+    "Plan",
+    "Profile",
+    "Request",
+    "get",
+]

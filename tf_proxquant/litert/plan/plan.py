@@ -11,12 +11,14 @@ from tf_proxquant.litert.forms.form import Decoded, Form
 from tf_proxquant.litert.read import flatbuffer, levels
 from tf_proxquant.litert.read.weights import Weight
 from tf_proxquant.litert.report import TOO_SMALL
-from tf_proxquant.typing import Io, Profile
+from tf_proxquant.typing import Io, Profile, Storage
 
 # A form that keeps more than this share of the bytes is not worth its operators.
 WORTHWHILE = 0.8
 TAKE_SLOWDOWN = ("small", "balanced")
 IO = get_args(Io)
+# How "static" stores weights; the first one is what every reader takes.
+WEIGHTS = get_args(Storage)
 
 DENSE = "FULLY_CONNECTED"
 SCALES_NOTE = (
@@ -67,6 +69,7 @@ class Request:
       max_slowdown: latency allowed over that of the float file; None for the profile's own.
       dense_bits: fewest bits of a dense layer's weights under "dynamic".
       io: type of the inputs and outputs, of "static".
+      weights: how "static" stores them, of `WEIGHTS`.
       float_model: the float `flatbuffer.Model` behind an integer file, for "static".
     """
 
@@ -74,6 +77,7 @@ class Request:
     max_slowdown: float | None = None
     dense_bits: int = 4
     io: Io = "float32"
+    weights: Storage = "int8"
     float_model: flatbuffer.Model | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self):
@@ -85,6 +89,13 @@ class Request:
             raise ValueError(
                 'Integer inputs and outputs go with profile="static". '
                 f"Received: io={self.io!r} with profile={self.profile!r}"
+            )
+        if self.weights not in WEIGHTS:
+            raise ValueError(f"weights must be one of {WEIGHTS}. Received: {self.weights!r}")
+        if self.weights != WEIGHTS[0] and self.profile != "static":
+            raise ValueError(
+                'Another storage of integer weights goes with profile="static". '
+                f"Received: weights={self.weights!r} with profile={self.profile!r}"
             )
         slowdown = self.max_slowdown
         is_number = isinstance(slowdown, int | float) and not isinstance(slowdown, bool)

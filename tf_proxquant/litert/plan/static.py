@@ -2,7 +2,8 @@
 
 TensorFlow's converter calibrates the activations on data and writes an integer file, but it scales
 weights by their maximum: levels such as -7 .. 7 then move by up to 0.4 % of the largest. Here the
-codes of each layer are those of its grid, with the bias in the new unit.
+codes of each layer are those of its grid, with the bias in the new unit. `weights` of the request
+says how many bits they take.
 """
 
 import dataclasses
@@ -10,6 +11,7 @@ import dataclasses
 import numpy as np
 from ai_edge_litert.schema_py_generated import TensorType
 
+from tf_proxquant.litert.forms import indexed
 from tf_proxquant.litert.forms.codes import broadcastable, find_codes, widened
 from tf_proxquant.litert.forms.form import Form, Recoded
 from tf_proxquant.litert.plan.fast import fast_change
@@ -22,6 +24,11 @@ NOTE = "activations are integers of 8 bits, calibrated on the representative dat
 IN_FLOAT = "in floats, which integer processors leave to the CPU: {}"
 AT_EDGES = ("QUANTIZE", "DEQUANTIZE", "SHAPE")
 BY_CONVERTER = "scaled by the converter"
+INT4_LAYERS = {"CONV_2D", "DEPTHWISE_CONV_2D"}  # dense ones are refused by tflite-micro
+TABLES_NOTE = (
+    "tflite-micro alone reads weights in tables; the checks ran on the same file with the weights "
+    "in 8 bits"
+)
 
 
 def plan(model, request):
@@ -33,14 +40,33 @@ def plan(model, request):
             tensor = graph.tensors[index]
             if _is_table(model, tensor):
                 names = [model.operator_name(reader) for reader in readers]
-                changes.append(_change(model, (number, index), names, originals, taken))
+                change = _change(model, (number, index), names, originals, taken)
+                changes.append(_narrowed(change, request.weights))
     # What stays float, such as the layers inside of loops.
     for weight in find_weights(model):
         name = flatbuffer.unique_name(weight.name, taken)
         changes.append(fast_change(dataclasses.replace(weight, name=name)))
     names = _float_operators(model)
     notes = (NOTE, IN_FLOAT.format(", ".join(names))) if names else (NOTE,)
+    if request.weights == "tables":
+        notes = (*notes, TABLES_NOTE)
     return Plan(tuple(changes), notes)
+
+
+def _narrowed(change, weights):
+    """A change with the weights in fewer than 8 bits where their levels and the layer allow it."""
+    if not isinstance(change.form, Recoded) or weights == "int8":
+        return change
+    codes, form = change.form.codes, None
+    if weights == "tables" and (bits := indexed.bits_of(codes.codes, codes.axis)) < 8:
+        size = indexed.num_bytes(codes.codes, codes.axis, bits) + codes.scales.nbytes
+        form = Recoded(f"{bits} bit table", bits, size, codes=codes)
+    if weights == "int4" and set(change.read_by) <= INT4_LAYERS:
+        found = find_codes(change.weight.values, 4, codes.axis, narrow=True)
+        if found is not None:
+            found = widened(found, 4)
+            form = Recoded("int4 static", 4, found.num_bytes, codes=found)
+    return change if form is None else dataclasses.replace(change, form=form)
 
 
 def _float_operators(model):

@@ -11,6 +11,8 @@ from tf_proxquant import packing
 
 FILE_IDENTIFIER = b"TFL3"
 NO_TENSOR = -1
+# The one custom operator, of tflite-micro.
+DECODE = "TFLM_DECODE"
 # Converter notes that an edit makes untrue: the minimal runtime and the conversion options.
 STALE_METADATA = (b"min_runtime_version", b"CONVERSION_METADATA")
 
@@ -58,8 +60,10 @@ class Model:
         return self.model.subgraphs
 
     def operator_name(self, operator):
-        """Name of the operator in the schema, e.g. "CONV_2D"."""
-        return OPERATOR_NAMES.get(self.operator_code(operator), "UNKNOWN")
+        """Name of the operator in the schema, e.g. "CONV_2D", or `DECODE`."""
+        name = OPERATOR_NAMES.get(self.operator_code(operator), "UNKNOWN")
+        custom = self.model.operatorCodes[operator.opcodeIndex].customCode
+        return DECODE if name == "CUSTOM" and custom == DECODE.encode() else name
 
     def operator_code(self, operator):
         entry = self.model.operatorCodes[operator.opcodeIndex]

@@ -35,18 +35,19 @@ def check_data(data):
         )
 
 
-def to_integer(float_content, data, pixels):
+def to_integer(float_content, data, pixels, whole=False):
     """The file whose weights and activations are integers of 8 bits.
 
     The ranges of the activations are looked up with the stock interpreter: TensorFlow's calibrator
     brings the process down where a graph holds a loop. Inside of loops the file stays float. Where
     outputs suffer, what lies between the layers, such as norms and attention, stays float as well
-    if that helps.
+    if that helps, unless the `whole` file is to compute with integers.
 
     Args:
       float_content: bytes of a float file.
       data: samples to calibrate on, as for `runtime.predict`.
       pixels: (lowest, highest) value that images may have.
+      whole: whether integers are wanted between the layers too, whatever outputs suffer.
 
     Returns: (bytes, notes for the report).
     Raises: ValueError: if the data do not fit the file, give activations that are not finite, or
@@ -56,13 +57,15 @@ def to_integer(float_content, data, pixels):
     ranges = _find_ranges(float_content, model, data)
     _check_outputs(model.subgraphs[0], ranges)
     _widen_images(model.subgraphs[0], ranges, *pixels)
+    content = _quantize(float_content, ranges)
+    if whole:
+        return content, ()
     samples = runtime.some_samples(runtime.Runner(float_content, "builtin"), data)
     expected = outputs.run(float_content, samples, "builtin")
 
     def measure(content):
         return outputs.relative_error(outputs.run(content, samples, "builtin"), expected)
 
-    content = _quantize(float_content, ranges)
     error = measure(content)
     if error > TOLERABLE:
         between_layers = _quantize(float_content, _at_layers(model, ranges))

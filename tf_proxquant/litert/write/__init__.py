@@ -10,6 +10,7 @@ from tf_proxquant.litert.write import (
     offset,
     recoded,
     scaled,
+    tables,
 )
 
 
@@ -28,6 +29,9 @@ WRITERS = {
     form.Rows: lookup.replace,
     form.Scaled: scaled.replace,
 }
+
+
+__all__ = ["apply", "tables"]
 
 
 def apply(model, changes, numbered=True):

@@ -3,8 +3,14 @@
 from typing import NamedTuple
 
 import numpy as np
+from ai_edge_litert.schema_py_generated import BuiltinOperator
 
+from tf_proxquant import packing
 from tf_proxquant.litert.read import flatbuffer, weights
+from tf_proxquant.litert.write.writer import INTEGER_TYPES
+
+# Of convolutions over 4-bit weights.
+PACKED_VERSION = 7
 
 
 class Layer(NamedTuple):
@@ -35,10 +41,16 @@ def replace(model, weight, form):
     rest = tuple(i for i in range(found.codes.ndim) if i != found.axis)
     is_zero = (found.codes == 0).all(axis=rest)
     scales = np.where(is_zero, old_scales, found.scales).astype(np.float32)
-    tensor.buffer = model.add_buffer(found.codes)
+    is_packed = found.bits < 8
+    data = packing.pack_codes(found.codes, found.bits) if is_packed else found.codes
+    tensor.buffer, tensor.type = model.add_buffer(data), INTEGER_TYPES[found.bits]
     tensor.quantization = flatbuffer.quantization(scales, found.axis)
     for operator in weights.find_readers(graph)[weight.index]:
-        layer = LAYERS[model.operator_name(operator)]
+        name = model.operator_name(operator)
+        layer = LAYERS[name]
+        if is_packed:
+            builtin = getattr(BuiltinOperator, name)
+            operator.opcodeIndex = model.opcode_index(builtin, PACKED_VERSION)
         if len(operator.inputs) <= layer.bias or operator.inputs[layer.bias] < 0:
             continue
         bias = graph.tensors[operator.inputs[layer.bias]]

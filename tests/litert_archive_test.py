@@ -355,7 +355,7 @@ class HostileArchiveTest(unittest.TestCase):
 
 
 class DeviceTest(unittest.TestCase):
-    """The expanders in C++ and Kotlin give what the one in Python gives."""
+    """The expanders in C++, Kotlin and JavaScript give what the one in Python gives."""
 
     @classmethod
     def setUpClass(cls):
@@ -365,9 +365,10 @@ class DeviceTest(unittest.TestCase):
         cls.archives = [archive.compress(data) for data in (b"", b"abc", bytes(5000))]
         cls.archives += [mutate(cls.data, generator) for _ in range(NUM_MUTATIONS)]
 
-    def check(self, command):
+    def check(self, command, archives=None):
+        archives = archives or self.archives
         self.assertEqual(ask(command, [self.data]), [answer(self.data)])
-        self.assertEqual(ask(command, self.archives), [*map(answer, self.archives)])
+        self.assertEqual(ask(command, archives), [*map(answer, archives)])
 
     def test_cpp_agrees_on_archives_and_on_mutations(self):
         compiler = shutil.which("g++")
@@ -397,6 +398,14 @@ class DeviceTest(unittest.TestCase):
         subprocess.run([*compiler, *options, *sources, "-d", self.folder], check=True)
         classes = os.pathsep.join([str(self.folder), jars])
         self.check(["java", "-cp", classes, "Pqz_harnessKt"])
+
+    def test_javascript_agrees_on_archives_and_on_mutations(self):
+        node = shutil.which("node")
+        probe = "process.exit(require('zlib').crc32 ? 0 : 1)"
+        if not node or subprocess.run([node, "-e", probe], check=False).returncode:
+            self.skipTest("no Node of version 20.15 or later")
+        # A browser's inflater takes milliseconds for each archive.
+        self.check([node, ROOT / "tests" / "pqz_harness.mjs"], self.archives[:800])
 
 
 def kotlin_jars():

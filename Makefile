@@ -1,4 +1,5 @@
 # make train    the main job: digits, a small ResNet, binary, exported and scored
+# make demo     a page that reads the digit one draws on it, served here
 # make test     all tests
 # Each sets up .venv by itself; nothing is needed but Python 3.11 and make.
 
@@ -7,10 +8,14 @@ BIN = .venv/bin
 ARGS ?=
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: train types test test-arm test-jax test-torch test-oldest test-readers lint doctest docs toy-benchmarks clean
+.PHONY: train demo types test test-arm test-demo test-jax test-torch test-oldest test-readers lint doctest docs toy-benchmarks clean
 
 train: .venv/installed
 	$(BIN)/python train.py $(ARGS)
+
+# The page of examples/web, with the network of the main job and LiteRT.js, which npm fetches.
+demo: .venv/installed
+	@$(BIN)/python -m examples.web.demo $(ARGS)
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 tests $(ARGS)
@@ -75,6 +80,10 @@ docs: .venv/installed
 test-arm: .venv/installed
 	$(BIN)/python -m tests.arm.run
 
+# The demo page in headless Chromium: an installed one, or Debian's, unpacked in .browser.
+test-demo: .venv/installed
+	$(BIN)/python -m tests.web.run $(ARGS)
+
 BENCHMARKS = accuracy activations archive automatic binary_level export first_step frozen language \
   memory optimizer_step post_training quantizers scale zoo
 
@@ -88,4 +97,5 @@ toy-benchmarks: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .arm .venv .venv-oldest .venv-readers .venv-torch build dist *.egg-info runs
+	rm -rf .arm .browser .venv .venv-oldest .venv-readers .venv-torch .web build dist \
+	  *.egg-info runs

@@ -1,0 +1,135 @@
+"""How long exported files take in a browser and in the interpreter here: a table, Markdown.
+
+    python -m tests.web.latency
+
+Two networks with binary kernels, batch 1, one thread, every profile in turns with the float file;
+the smallest of 40 means of at least 8 ms each. The time in the browser includes the copies in
+and out that a page makes.
+"""
+
+import os
+import pathlib
+import sys
+import tempfile
+import threading
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+import tf_proxquant as pq
+from examples.web import demo
+from tests.web import browser
+
+ROOT = pathlib.Path(__file__).parents[2]
+PROFILES = ("fast", "portable", "balanced", "small", "dynamic", "static")
+NETWORKS = {"ResNet-8, 8 x 8 x 1": (8, (8, 8, 1)), "ResNet-20, 32 x 32 x 3": (20, (32, 32, 3))}
+ROUNDS, SECONDS = 40, 0.008
+# Milliseconds of a run on random input, and the outputs, of the file at `address`.
+TIME = """
+(async () => {
+  const {Tensor, loadAndCompile} = await import("@litertjs/core");
+  const address = "%s", [input, shape] = [new Float32Array(%s), %s];
+  const models = window.models ??= {};
+  models[address] ??= await loadAndCompile(address, {accelerator: "wasm"});
+  const run = async () => {
+    const tensor = new Tensor(input, shape);
+    const outputs = await models[address].run(tensor);
+    const values = outputs[0].toTypedArray();
+    for (const each of [tensor, ...outputs]) each.delete();
+    return values;
+  };
+  const values = Array.from(await run());
+  let count = 0;
+  const start = performance.now();
+  do { await run(); count++; } while (performance.now() - start < %s);
+  return [(performance.now() - start) / count, values];
+})()
+"""
+
+
+def export(size, shape, folder):
+    """Writes the network as a float file and in every profile; returns {name: path}."""
+    keras.utils.set_random_seed(0)
+    model = pq.models.resnet(size, shape, 10)
+    files = {"float": folder / f"{size}-float.tflite"}
+    pq.export(model, files["float"], batch_size=1, verify=False)
+    pq.snap(model, pq.Binary("mean", axis=-1))
+    data = np.random.default_rng(0).uniform(size=(8, *shape)).astype("float32")
+    for profile in PROFILES:
+        files[profile] = folder / f"{size}-{profile}.tflite"
+        options = {"representative_data": data} if profile == "static" else {}
+        pq.export(model, files[profile], profile, batch_size=1, verify=False, **options)
+    return files, data[:1]
+
+
+def time_here(interpreter, data):
+    """Returns (milliseconds of a run, outputs) of the interpreter, copies in and out included."""
+    given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+
+    def run():
+        interpreter.set_tensor(given[0]["index"], data)
+        interpreter.invoke()
+        return interpreter.get_tensor(given[1]["index"])
+
+    values, count, start, taken = run(), 0, time.perf_counter(), 0.0
+    while taken < SECONDS:
+        run()
+        count += 1
+        taken = time.perf_counter() - start
+    return 1000 * taken / count, values
+
+
+def measure(page, address, files, data):
+    """Returns {name: (milliseconds in the browser, here, largest difference of the outputs)}."""
+    found = {name: [np.inf, np.inf, 0.0] for name in files}
+    shape = list(data.shape)
+    interpreters = {name: Interpreter(str(path), num_threads=1) for name, path in files.items()}
+    for interpreter in interpreters.values():
+        interpreter.allocate_tensors()
+    for _ in range(ROUNDS):
+        for name, path in files.items():
+            script = TIME % (address + path.name, data.ravel().tolist(), shape, 1000 * SECONDS)
+            there, values = page.evaluate(script)
+            here, expected = time_here(interpreters[name], data)
+            error = np.abs(values - expected).max() / np.abs(expected).max()
+            best, best_here, worst = found[name]
+            found[name] = [min(best, there), min(best_here, here), max(worst, error)]
+    return found
+
+
+def main():
+    try:
+        command = browser.find(ROOT / ".browser")
+    except browser.NoBrowserError as error:
+        sys.exit(f"Nothing was measured: {error}")
+    site = demo.build(ROOT / ".web")
+    with (
+        tempfile.TemporaryDirectory(dir=site) as folder,
+        demo.listen(site, "127.0.0.1", 0) as server,
+    ):
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page = browser.Browser(*command)
+        try:
+            address = f"http://127.0.0.1:{server.server_port}/"
+            page.open(address)
+            page.evaluate("demo.ready")
+            print(page.send("Browser.getVersion")["product"])
+            print("| network | file | bytes | browser ms | interpreter ms | difference |")
+            print("|---|---|---|---|---|---|")
+            for name, (size, shape) in NETWORKS.items():
+                files, data = export(size, shape, pathlib.Path(folder))
+                place = f"{address}{pathlib.Path(folder).name}/"
+                for file, (there, here, error) in measure(page, place, files, data).items():
+                    cells = f"{there:.3g} | {here:.3g} | {error:.0e}"
+                    print(f"| {name} | {file} | {files[file].stat().st_size:,} | {cells} |")
+        finally:
+            page.close()
+            server.shutdown()
+
+
+if __name__ == "__main__":
+    main()

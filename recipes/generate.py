@@ -45,14 +45,12 @@ SOURCES = {
     "fashion_mnist": "what train.py does by default with this method, in fewer epochs.",
 }
 
-# Test accuracy in percent and its standard deviation, None where there is none; by `DEPTHS`.
-PUBLISHED_BY_PAPER = {
-    ("full_precision", None): ((91.94, None), (92.75, None), (93.04, None), (93.46, None)),
-    ("binaryconnect", "binary"): ((90.46, 0.03), (91.39, 0.27), (91.77, 0.23), (92.03, 0.22)),
-    ("proxquant", "binary"): ((90.65, 0.13), (91.47, 0.15), (92.05, 0.05), (92.30, 0.06)),
-    ("proxquant", "ternary"): ((91.60, 0.13), (92.35, 0.15), (92.95, 0.08), None),
-}
-# The same by (depth, levels), for `METHODS[1:]`.
+# (method, levels) whose test accuracy is in the paper.
+IN_THE_PAPER = {
+    ("full_precision", None), ("binaryconnect", "binary"), ("proxquant", "binary"),
+    ("proxquant", "ternary"),
+}  # fmt: skip
+# Test accuracy in percent, by (depth, levels), for `METHODS[1:]`.
 PUBLISHED_BY_PARQ = {
     (20, "binary"): (89.56, 89.98, 90.48),
     (20, "ternary"): (90.94, 91.25, 91.45),
@@ -61,10 +59,6 @@ PUBLISHED_BY_PARQ = {
     (20, "4bit"): (91.93, 91.92, 91.84),
     (56, "binary"): (91.55, 91.75, 91.34),
     (56, "ternary"): (92.42, 92.34, 92.97),
-}
-WHENCE = {
-    "paper": "recalled from arXiv:1810.00861",
-    "parq": "read in arXiv:2503.15748, table 1, from training of its own kind",
 }
 
 
@@ -110,32 +104,29 @@ class Recipe(NamedTuple):
 
     @property
     def published(self):
-        """(accuracy in percent with its deviation, key of `WHENCE`), or None."""
-        if self.dataset != "cifar10":
+        """Test accuracy in percent of `PUBLISHED_BY_PARQ`, or None."""
+        key = self.depth, self.levels
+        if self.dataset != "cifar10" or key not in PUBLISHED_BY_PARQ:
             return None
-        by_paper = PUBLISHED_BY_PAPER.get((self.method, self.levels))
-        figure = by_paper and by_paper[DEPTHS.index(self.depth)]
-        if figure:
-            accuracy, deviation = figure
-            spread = "" if deviation is None else f" +- {deviation:.2f}"
-            return f"{accuracy:.2f}{spread}", "paper"
-        if self.method in METHODS[1:] and (self.depth, self.levels) in PUBLISHED_BY_PARQ:
-            accuracies = PUBLISHED_BY_PARQ[self.depth, self.levels]
-            accuracy = accuracies[METHODS[1:].index(self.method)]
-            return f"{accuracy:.2f}", "parq"
-        return None
+        accuracies = dict(zip(METHODS[1:], PUBLISHED_BY_PARQ[key], strict=True))
+        return accuracies.get(self.method)
+
+    @property
+    def figure(self):
+        """The test accuracy to expect, in words."""
+        if self.published is not None:
+            return f"{self.published:.2f} % ({PARQ}, table 1, from training of its own kind)"
+        is_in_paper = self.dataset == "cifar10" and (self.method, self.levels) in IN_THE_PAPER
+        return "see arXiv:1810.00861" if is_in_paper else "none published"
 
     def text(self):
         """The content of the file."""
         levels = "" if self.levels is None else self.levels.replace("bit", " bits") + ", "
         dataset = {"cifar10": "CIFAR-10", "fashion_mnist": "Fashion-MNIST"}[self.dataset]
-        figure = "none published"
-        if self.published:
-            figure = f"{self.published[0]} % ({WHENCE[self.published[1]]})"
         lines = [
             f"ResNet-{self.depth} on {dataset}: {levels}{TITLES[self.method]}.",
             f"Source: {self.source}",
-            f"Expected test accuracy: {figure}.",
+            f"Expected test accuracy: {self.figure}.",
         ]
         if self.levels is not None:
             warm = self._replace(method="full_precision", levels=None)
@@ -195,10 +186,7 @@ def tables():
 
 
 def _cell(published):
-    if published is None:
-        return ""
-    accuracy, whence = published
-    return accuracy if whence == "paper" else f"*{accuracy}*"
+    return "" if published is None else f"{published:.2f}"
 
 
 def readme():

@@ -63,6 +63,9 @@ class PagesTest(unittest.TestCase):
             long = [f"{page.name}:{n} ({len(x)})" for n, x in prose(page) if len(x) > WIDTH]
             self.assertEqual(long, [], "Wrap these lines at 100 columns.")
 
+    def test_the_readme_fits_sixty_lines(self):
+        self.assertLessEqual(len((ROOT / "README.md").read_text().splitlines()), 60)
+
     def test_links_and_anchors_lead_somewhere(self):
         for page in PAGES:
             for link in LINK.findall(FENCE.sub("", page.read_text())):

@@ -93,9 +93,7 @@ class RecipesTest(unittest.TestCase):
             lines = (generate.FOLDER / name).read_text().splitlines()
             comments = "\n".join(line for line in lines if line.startswith("#"))
             self.assertRegex(comments, r"# Source: \w", name)
-            figure = (
-                r"([89]\d\.\d\d( \+- 0\.\d\d)? % \((recalled from|read in) arXiv|none published)"
-            )
+            figure = r"([89]\d\.\d\d % \(Jin et al., arXiv|see arXiv:1810.00861|none published)"
             self.assertRegex(comments, f"# Expected test accuracy: {figure}", name)
             if settings(name).method != "full_precision":
                 depth = name.split("-")[0]

@@ -8,41 +8,17 @@
 run ends with a summary; the last line of standard output is one JSON object with the results.
 """
 
-import contextlib
 import dataclasses
 import json
 import os
 import sys
-import tempfile
 
 from absl import app, flags
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-
-@contextlib.contextmanager
-def quiet():
-    """Context in which only Python writes to the terminal's standard error.
-
-    What libraries write there by themselves, such as TensorFlow on what it did not find, is shown
-    only after an exception that nobody foresaw.
-    """
-    terminal = os.dup(2)
-    with tempfile.TemporaryFile() as notes, os.fdopen(terminal, "w", buffering=1) as sys.stderr:
-        os.dup2(notes.fileno(), 2)
-        try:
-            yield
-        except Exception:
-            notes.seek(0)
-            sys.stderr.write(notes.read().decode(errors="replace"))
-            raise
-        finally:
-            os.dup2(terminal, 2)
-            sys.stderr = sys.__stderr__
-
-
-with quiet() if __name__ == "__main__" else contextlib.nullcontext():
-    from tf_proxquant import training
+from tf_proxquant import training
+from tf_proxquant.quiet import quiet
 
 # absl calls the module that is run by the name of the command.
 training.define_flags(flags.FLAGS, sys.argv[0] if __name__ == "__main__" else __name__)

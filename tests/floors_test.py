@@ -13,6 +13,7 @@ FLOORS = {
     "typing": -1,
     "checks": -1,
     "describing": -1,
+    "quiet": -1,
     "quantizers": 0,
     "prox": 0,
     "schedules": 0,
@@ -33,7 +34,7 @@ FLOORS = {
 MAY_IMPORT_TENSORFLOW = ("litert", "datasets")
 # Where TensorFlow is the backend, and so imported already.
 BEHIND_A_CHECK = ("optimizers/graphs.py", "training/distribution.py")
-LITERT_MAY_IMPORT = {"quantizers", "packing", "files", "typing"}
+LITERT_MAY_IMPORT = {"quantizers", "packing", "files", "quiet", "typing"}
 
 
 def rooms():

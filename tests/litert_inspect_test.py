@@ -1,11 +1,14 @@
 """Inspection: the report of an export read back from its file, and damaged files refused."""
 
 import contextlib
+import inspect
 import io
 import json
 import math
 import os
 import pathlib
+import subprocess
+import sys
 import tempfile
 import unittest
 import unittest.mock
@@ -17,6 +20,7 @@ import numpy as np
 
 from tf_proxquant import litert
 from tf_proxquant.litert import __main__ as command
+from tf_proxquant.litert import flagging
 from tf_proxquant.litert.read import flatbuffer, untrusted
 
 
@@ -183,7 +187,7 @@ class CommandTest(unittest.TestCase):
         planned = json.loads(out)
         self.assertEqual([row["form"] for row in planned["rows"]], FORMS)
         self.assertEqual([path.name for path in self.folder.iterdir()], ["model.keras"])
-        self.run_command(source, self.folder / "model.tflite", *smallest, "--no_verify")
+        self.run_command(source, self.folder / "model.tflite", *smallest, "--noverify")
         self.assertEqual(planned["bytes"], (self.folder / "model.tflite").stat().st_size)
 
     def test_data_to_calibrate_on_come_from_a_file(self):
@@ -199,9 +203,48 @@ class CommandTest(unittest.TestCase):
         self.assertIn("int8 static", out)
 
     def test_errors_are_one_line_and_a_status(self):
-        status, out, err = self.run_command(self.folder / "none.keras", self.folder / "a.tflite")
-        self.assertEqual((status, out), (1, ""))
-        self.assertRegex(err, "^error: There is no model file at .*none.keras")
+        # A process of its own: libraries write past Python as they are imported.
+        command = [sys.executable, "-m", "tf_proxquant.litert", "none.keras", "a.tflite"]
+        environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[1])}
+        found = subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True
+        )
+        self.assertEqual((found.returncode, found.stdout), (1, ""))
+        self.assertRegex(found.stderr, "^error: There is no model file at .*none.keras.*\n$")
+
+    def test_wrong_usage_is_told_from_what_cannot_be_done(self):
+        for arguments, message in (
+            ([], "Give a model"),
+            (["a.keras", "a.tflite", "--plan"], "--plan writes nothing"),
+            (["a.keras", "--c_array"], "--c_array needs"),
+            (["a.keras", "--profile=smal"], "<fast|portable|small"),
+            (["a.keras", "--nonsense"], "nonsense"),
+        ):
+            status, out, err = self.run_command(*arguments)
+            self.assertEqual((status, out), (2, ""))
+            self.assertIn(message, err)
+
+    def test_flags_are_the_options_of_export(self):
+        status, out, _ = self.run_command("--help")
+        options = list(inspect.signature(litert.export).parameters.values())
+        taken = [p for p in options if p.name not in ("model_or_path", "path", "input_signature")]
+        values = command.define_flags()
+        values([""])
+        for parameter in taken:
+            self.assertRegex(out, rf"--(\[no\])?{parameter.name}: ")
+            self.assertEqual(values[parameter.name].value, parameter.default)
+        self.assertEqual(status, 0)
+        values(["", "--value_range=-1,1", "--max_slowdown=inf", "--nostrip_names"])
+        given = flagging.options(values, {})
+        self.assertEqual(given["value_range"], (-1.0, 1.0))
+        self.assertEqual((given["max_slowdown"], given["strip_names"]), (math.inf, False))
+
+    def test_a_batch_size_for_a_file_that_has_its_shapes_is_refused(self):
+        path = self.folder / "model.tflite"
+        litert.export(keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)]), path)
+        for option in ({"batch_size": 1}, {"input_signature": [keras.InputSpec(shape=(1, 2))]}):
+            with self.assertRaisesRegex(ValueError, f"`{next(iter(option))}`.*Keras model only"):
+                litert.export(path, self.folder / "other.tflite", **option)
 
 
 if __name__ == "__main__":

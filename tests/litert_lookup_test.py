@@ -57,6 +57,7 @@ class LookupTest(unittest.TestCase):
                 with self.subTest(f"{form} {profile}"):
                     (row,) = litert.export(embedding(values), self.path, profile).rows
                     self.assertEqual(row.form, form)
+                    self.assertRegex(row.name, r"^embedding(_\d+)*$")
                     for kernels in runtime.KERNELS:
                         found = litert.predict(self.path, places, kernels=kernels)
                         np.testing.assert_array_equal(found, values[places])

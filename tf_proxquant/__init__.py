@@ -2,25 +2,28 @@
 
 import importlib
 
+from tf_proxquant.quiet import quiet_in_a_command
+
 _missing = None
 try:
-    from tf_proxquant import (
-        callbacks,
-        datasets,
-        metrics,
-        models,
-        optimizers,
-        plot,
-        prox,
-        quantizers,
-        schedules,
-        selection,
-    )
-    from tf_proxquant.optimizers import ProxConnect, ProxQuant
-    from tf_proxquant.quantizers import Binary, MultiBit, Ternary, Uniform
-    from tf_proxquant.selection import select_kernels
-    from tf_proxquant.sensitivity import sensitivity
-    from tf_proxquant.snapping import snap
+    with quiet_in_a_command():
+        from tf_proxquant import (
+            callbacks,
+            datasets,
+            metrics,
+            models,
+            optimizers,
+            plot,
+            prox,
+            quantizers,
+            schedules,
+            selection,
+        )
+        from tf_proxquant.optimizers import ProxConnect, ProxQuant
+        from tf_proxquant.quantizers import Binary, MultiBit, Ternary, Uniform
+        from tf_proxquant.selection import select_kernels
+        from tf_proxquant.sensitivity import sensitivity
+        from tf_proxquant.snapping import snap
 except ImportError as error:
     # Where Keras is not installed, as on a device, archives expand all the same.
     _missing = error

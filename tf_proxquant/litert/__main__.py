@@ -1,122 +1,99 @@
 """Exports a saved model, or shows what a .tflite file holds.
 
-python -m tf_proxquant.litert model.keras model.tflite --profile=small
-python -m tf_proxquant.litert model.tflite
+    python -m tf_proxquant.litert model.keras model.tflite --profile=small
+    python -m tf_proxquant.litert model.keras --plan          # what an export would write
+    python -m tf_proxquant.litert model.tflite                # what a file holds
+
+The options of `tf_proxquant.export` are flags.
 """
 
-import argparse
 import importlib
 import json
 import pathlib
+import re
 import sys
 
 import numpy as np
+from absl import flags
 
 from tf_proxquant import litert
-from tf_proxquant.litert import c_array, exporting, plan
+from tf_proxquant.litert import c_array, exporting, flagging
+from tf_proxquant.quiet import quiet
+
+NAMES_OF_MODULES = r"(?m)^  \S+:\n"
 
 
-def parse_arguments(arguments=None):
-    """Command line to a namespace."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tf_proxquant.litert",
-        description="Export a .keras model to a low-bit .tflite file, or inspect such a file.",
-    )
-    add = parser.add_argument
-    add("model", help=".keras, .h5 or .tflite file")
-    add("path", nargs="?", help="the .tflite file to write; without it, inspect the model file")
-    add("--profile", default="fast", choices=sorted(plan.PROFILES), help="fast by default")
-    add("--plan", action="store_true", help="print what the export would do, and write nothing")
-    add("--strict", action="store_true", help="fail where trained levels would stay float")
-    add("--archive", action="store_true", help="also write a .pqz archive")
-    add("--c_array", action="store_true", help="also write the file as an array of C, a .h")
-    add("--batch_size", type=int, help="fix the batch dimension")
-    add("--max_slowdown", type=float, help="small, balanced: latency over the float file; timed")
-    add("--max_ulps", type=int, default=2, help="how far a weight may move back onto its grid")
-    add("--dense_bits", type=int, default=4, choices=(2, 4, 8), help="dynamic: fewest dense bits")
-    add("--data", metavar="FILE.npz", help="static: arrays to calibrate on, by input name")
-    add("--io", default="float32", choices=plan.IO, help="static: type of inputs and outputs")
-    add("--weights", default="int8", choices=plan.WEIGHTS, help="static: how they are stored")
-    add("--constants", choices=("float16",), help="every weight as float16, with fast")
-    add("--inputs", metavar="FILE.npz", help="arrays to verify with, by input name")
-    add("--no_verify", action="store_true", help="skip the checks")
-    add("--strip_names", action="store_true", default=None, help="drop the names of tensors")
-    add("--labels", metavar="FILE.txt", help="the name of each class, one in a line")
-    add("--vocabulary", metavar="FILE.txt", help="the word of each number, one in a line")
-    add("--value_range", nargs=2, type=float, metavar=("LOWEST", "HIGHEST"), help="of the images")
-    add("--json", action="store_true", help="print the report as JSON")
-    add(
-        "--import",
-        dest="modules",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="module that registers custom layers; may be given several times",
-    )
-    options = parser.parse_args(arguments)
-    if options.plan and options.path:
-        parser.error("--plan writes nothing: leave the path out")
-    if options.c_array and not options.path:
-        parser.error("--c_array needs the path of the file to write")
-    return options
+def define_flags():
+    """Returns `absl.flags.FlagValues`: what the command takes beside paths, with the defaults."""
+    values = flags.FlagValues()
+    values.set_gnu_getopt()
+    flagging.define_options(values)
+    flags.DEFINE_alias("data", "representative_data", flag_values=values)
+    for name, text in (
+        ("plan", "Print what the export would do, and write nothing."),
+        ("c_array", "Also write the file as an array of C, a .h beside it."),
+        ("json", "Print the report as JSON."),
+        ("help", "Show this."),
+    ):
+        flags.DEFINE_boolean(name, False, text, values)
+    text = "Module that registers custom layers; may be given several times."
+    flags.DEFINE_multi_string("import", [], text, values)
+    return values
 
 
 def main(arguments=None):
-    """Runs the command; returns its exit status."""
-    options = parse_arguments(arguments)
+    """Runs the command; returns its exit status: 1 for what cannot be done, 2 for wrong usage."""
+    values = define_flags()
     try:
-        for module in options.modules:
+        paths = values(["", *(sys.argv[1:] if arguments is None else arguments)])[1:]
+        if values.help:
+            print(f"{__doc__}\nFlags:\n{re.sub(NAMES_OF_MODULES, '', values.get_help('  '))}")
+            return 0
+        _check(values, paths)
+    except flags.Error as error:
+        print(f"error: {error} See python -m tf_proxquant.litert --help.", file=sys.stderr)
+        return 2
+    try:
+        for module in values["import"].value:
             importlib.import_module(module)
-        report = _run(options)
+        report = _run(values, *paths)
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(json.dumps(report.to_dict(), indent=1) if options.json else report)
+    print(json.dumps(report.to_dict(), indent=1) if values.json else report)
     return 0
 
 
-def _run(options):
-    contents = {
-        "batch_size": options.batch_size,
-        "strip_names": options.strip_names,
-        "max_slowdown": options.max_slowdown,
-        "max_ulps": options.max_ulps,
-        "dense_bits": options.dense_bits,
-        "representative_data": _arrays(options.data),
-        "io": options.io,
-        "weights": options.weights,
-        "constants": options.constants,
-        "labels": _lines(options.labels),
-        "vocabulary": _lines(options.vocabulary),
-        "value_range": options.value_range,
-    }
-    if options.plan:
-        return exporting.preview(options.model, options.profile, **contents)
-    if options.path is None:
-        return litert.inspect(options.model)
-    report = litert.export(
-        options.model,
-        options.path,
-        options.profile,
-        verify=not options.no_verify,
-        archive=options.archive,
-        strict=options.strict,
-        inputs=_arrays(options.inputs),
-        **contents,
-    )
-    if options.c_array:
-        c_array.write(options.path)
+def _check(values, paths):
+    """Raises flags.Error for paths that do not go with the flags."""
+    if len(paths) not in (1, 2):
+        raise flags.Error(f"Give a model and perhaps the file to write. Received: {paths}.")
+    if values.plan and len(paths) == 2:
+        raise flags.Error("--plan writes nothing: leave the second path out.")
+    if values.c_array and len(paths) == 1:
+        raise flags.Error("--c_array needs the path of the file to write.")
+
+
+def _run(values, model, path=None):
+    if path is None and not values.plan:
+        return litert.inspect(model)
+    options = flagging.options(values, {"npz": _arrays, "txt": _lines})
+    if values.plan:
+        for name in flagging.ONLY_WRITING:
+            del options[name]
+        return exporting.preview(model, **options)
+    report = litert.export(model, path, **options)
+    if values.c_array:
+        c_array.write(path)
     return report
 
 
 def _lines(path):
-    return None if path is None else pathlib.Path(path).read_text("utf-8").splitlines()
+    return pathlib.Path(path).read_text("utf-8").splitlines()
 
 
 def _arrays(path):
-    """The arrays of an .npz file: a dict by name, or the only one; None for no file."""
-    if path is None:
-        return None
+    """The arrays of an .npz file: a dict by name, or the only one."""
     if not pathlib.Path(path).is_file():
         raise ValueError(f"There is no file at {path!r}. Expected an .npz file of arrays.")
     with np.load(path) as stored:
@@ -125,4 +102,5 @@ def _arrays(path):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with quiet():
+        sys.exit(main())

@@ -108,6 +108,12 @@ def encode(
 def _to_float(source, **signature):
     """(bytes of the float file, notes) of a model, or of a file that is one already."""
     if isinstance(source, bytes):
+        given = {name: value for name, value in signature.items() if value is not None}
+        if given:
+            raise ValueError(
+                f"{' and '.join(f'`{name}`' for name in given)}: for a Keras model only. A .tflite "
+                f"file keeps its shapes: leave that out, or export the model. Received: {given}"
+            )
         return source, ()
     convert.check_variables(source)
     return convert.convert(source, **signature)

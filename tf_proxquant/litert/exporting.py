@@ -65,8 +65,8 @@ def export(
       strict: raise where a tensor that lies on a grid stays float, instead of a warning.
       inputs: arrays to verify with, as for `predict`, of which 16 samples are taken; by default
         the representative data where there are any, else random ones that the model can take.
-      batch_size: fixes the batch dimension; None leaves it dynamic.
-      input_signature: as for `keras.Model.export`.
+      batch_size: fixes the batch dimension of a Keras model; None leaves it dynamic.
+      input_signature: of a Keras model, as for `keras.Model.export`.
       strip_names: drop the names of all tensors but weights, inputs and outputs, and the metadata;
         by default only in "small".
       max_slowdown: latency allowed over that of the float file, at batch 1 on one thread with

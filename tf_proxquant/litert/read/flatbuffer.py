@@ -332,7 +332,7 @@ def layer_name(tensor):
 _AFTER = {"batchnorm", "Relu", "Relu6", "BiasAdd"}
 _OPERATIONS = re.compile(
     "(convolution|depthwise|conv_transpose|MatMul|Tensordot|einsum|Einsum|embedding_lookup|Squeeze|"
-    r"ExpandDims|Reshape|Cast|ReadVariableOp|Transpose|transpose|perm|GatherV2)(_\d+)?"
+    r"ExpandDims|Reshape|Cast|ReadVariableOp|Transpose|transpose|perm|GatherV2|Shape|resource)(_?\d+)?"
 )
 
 

@@ -141,8 +141,8 @@ def listen(site, host, port):
         return http.server.ThreadingHTTPServer((host, port), handler)
     except (OSError, OverflowError) as error:
         sys.exit(
-            f"demo: cannot listen on {host}, port {port}: {error}. Another one: "
-            "make demo ARGS=--port=8001, or --port=0 for any that is free."
+            f"demo: cannot listen on {host}, port {port} ({error}). "
+            "Try make demo ARGS=--port=8001, or --port=0 for any that is free."
         )
 
 

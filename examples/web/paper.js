@@ -2,6 +2,7 @@
 
 const PEN = 0.07; // width of the pen, of the paper's
 const STEP = 0.05; // of an arrow key
+const FINEST = 0.004; // a pointer's moves below that are no new point
 const DIRECTIONS = {
   ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1],
   Home: [-1, -1], PageUp: [1, -1], End: [-1, 1], PageDown: [1, 1],
@@ -61,8 +62,10 @@ export class Paper {
     canvas.addEventListener("pointermove", (event) => {
       if (event.pointerId !== pen.pointer) return;
       const events = event.getCoalescedEvents?.() ?? [];
+      const stroke = this.strokes.at(-1);
       for (const each of events.length ? events : [event]) {
-        this.strokes.at(-1).push(this.place(each));
+        const [x, y] = stroke.at(-1), place = this.place(each);
+        if (Math.hypot(place[0] - x, place[1] - y) >= FINEST) stroke.push(place);
       }
       this.update();
     });

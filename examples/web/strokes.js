@@ -30,10 +30,10 @@ export function toImage(strokes) {
 
 /** The strokes in pixels of the bitmap, as large as a pen of this radius allows. */
 export function fit(strokes, radius) {
-  const xs = strokes.flat().map(([x]) => x);
-  const ys = strokes.flat().map(([, y]) => y);
-  const left = Math.min(...xs), top = Math.min(...ys);
-  const width = Math.max(...xs) - left, height = Math.max(...ys) - top;
+  const points = strokes.flat();
+  const end = (choose, axis) => points.reduce((most, p) => choose(most, p[axis]), points[0][axis]);
+  const left = end(Math.min, 0), top = end(Math.min, 1);
+  const width = end(Math.max, 0) - left, height = end(Math.max, 1) - top;
   const down = (FINE - 2 * radius) / Math.max(width, height, 1e-9);
   const across = Math.min(down, (MAX_WIDTH - 2 * radius) / Math.max(width, 1e-9));
   const x0 = (FINE - across * width) / 2, y0 = (FINE - down * height) / 2;

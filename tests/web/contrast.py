@@ -18,6 +18,25 @@ COLOURS = """
 })()
 """
 
+# The colours of edges, bars and weights, and what is behind them.
+SHAPES = """
+(() => {
+  const probe = document.body.appendChild(document.createElement("i"));
+  const value = (name) => {
+    probe.style.color = `var(--${name})`;
+    return getComputedStyle(probe).color;
+  };
+  const found = ["edge", "plus", "minus", "soft"].map((name) => [name, value(name), value("card")]);
+  probe.remove();
+  return found;
+})()
+"""
+
+
+def measure_shapes(browser):
+    """Returns {name: contrast ratio} of what is no text."""
+    return {name: ratio(*pair) for name, *pair in browser.evaluate(SHAPES)}
+
 
 def measure(browser):
     """Returns {text: contrast ratio from 1 to 21}, as WCAG 2.2 defines it."""

@@ -12,8 +12,7 @@ import threading
 import numpy as np
 
 from examples.web import demo
-from tests.web import browser
-from tf_proxquant import litert
+from tests.web import browser, scores
 
 ROOT = pathlib.Path(__file__).parents[2]
 COUNT = 30  # of each way; the first is as it stands here
@@ -78,8 +77,8 @@ def _spline(points):
     return np.concatenate([*found, points[-1:]])
 
 
-def read(page, tflite):
-    """Returns {(digit, way): share of its drawings that the file reads} on an open demo page."""
+def read(page, score):
+    """Returns {(digit, way): share of its drawings that `score` reads} on an open demo page."""
     found = {}
     for digit, ways in WAYS.items():
         for number, way in enumerate(ways):
@@ -87,8 +86,8 @@ def read(page, tflite):
             drawn = [draw(way, generator if n else None) for n in range(COUNT)]
             listed = [[np.round(s, 2).tolist() for s in strokes] for strokes in drawn]
             script = "import('./strokes.js').then(({toImage}) => %s.map((s) => [...toImage(s)]))"
-            images = np.array(page.evaluate(script % listed), np.float32).reshape(-1, 8, 8, 1)
-            best = [litert.predict(tflite, image[None]).argmax() for image in images]
+            images = np.array(page.evaluate(script % listed), np.float32)
+            best = [score(image).argmax() for image in images]
             found[digit, number] = np.mean(np.array(best) == digit)
     return found
 
@@ -104,7 +103,7 @@ def main():
         page = browser.Browser(*command)
         try:
             page.open(f"http://127.0.0.1:{server.server_port}/")
-            shares = read(page, (site / "model.tflite").read_bytes())
+            shares = read(page, scores.scorer((site / "model.tflite").read_bytes()))
         finally:
             page.close()
             server.shutdown()

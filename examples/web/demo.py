@@ -63,31 +63,27 @@ def export(run, site):
     facts.write_text(json.dumps(said))
 
 
-def has_npm():
-    return shutil.which("npm") is not None
-
-
 def fetch_runtime(packages):
     """Lets npm fetch LiteRT.js into `packages`, unless the pinned version is there."""
     lock = HERE / "package-lock.json"
-    mark = packages / "package-lock.json"
+    mark = packages / "fetched"
     if mark.is_file() and mark.read_bytes() == lock.read_bytes():
         return
-    if not has_npm():
+    npm = shutil.which("npm")
+    if npm is None:
         sys.exit("demo: npm, which fetches LiteRT.js, was not found. Install Node.js 18 or later.")
     print("fetching LiteRT.js", flush=True)
     packages.mkdir(parents=True, exist_ok=True)
-    mark.unlink(missing_ok=True)
     for name in ("package.json", "package-lock.json"):
         shutil.copy(HERE / name, packages)
     fetched = subprocess.run(
-        ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"],
+        [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"],
         cwd=packages,
         check=False,
     )
     if fetched.returncode:
-        mark.unlink()
         sys.exit("demo: npm could not fetch LiteRT.js, see above.")
+    shutil.copy(lock, mark)
 
 
 def put_together(packages, site):

@@ -83,14 +83,22 @@ def time_here(interpreter, data):
     return 1000 * taken / count, values
 
 
-def measure(page, address, files, data):
-    """Returns {name: (milliseconds in the browser, here, largest difference of the outputs)}."""
+def measure(page, address, files, data, rounds=ROUNDS):
+    """Returns {name: (milliseconds in the browser, here, largest difference of the outputs)}.
+
+    Args:
+      page: `Browser` that shows the demo page.
+      address: of the folder that holds the files, with a slash.
+      files: {name: path}.
+      data: input of each file.
+      rounds: of turns.
+    """
     found = {name: [np.inf, np.inf, 0.0] for name in files}
     shape = list(data.shape)
     interpreters = {name: Interpreter(str(path), num_threads=1) for name, path in files.items()}
     for interpreter in interpreters.values():
         interpreter.allocate_tensors()
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, path in files.items():
             script = TIME % (address + path.name, data.ravel().tolist(), shape, 1000 * SECONDS)
             there, values = page.evaluate(script)

@@ -2,9 +2,9 @@
 
     python -m tests.web.run
 
-Takes a Chromium that is installed, or unpacks Debian's below `.browser` (290 MB); where neither
-works, or npm is missing, one line says why and the exit status is 0. Pictures of the page are left
-in `.web`.
+Takes a Chromium that is installed, or unpacks Debian's below `.browser` (290 MB); where there is
+none, or npm cannot fetch LiteRT.js, one line says why and the exit status is 0. Pictures of the
+page are left in `.web`.
 """
 
 import hashlib
@@ -33,6 +33,7 @@ STROKES = {
 }
 # Sums of other orders: Wasm's kernels and the interpreter's.
 TOLERANCE = 2e-5
+ROUNDED = ("dynamic", "static")  # activations of 8 bits
 LOGGED = ("INFO: ", "WARNING: ")  # by LiteRT, as errors
 
 
@@ -47,7 +48,10 @@ class PageTest(unittest.TestCase):
         cls.address = f"http://127.0.0.1:{cls.server.server_port}/"
         cls.tflite = (site / "model.tflite").read_bytes()
         cls.score = staticmethod(scores.scorer(cls.tflite))
-        cls.browser = browser.Browser(*browser.find(ROOT / ".browser"))
+        try:
+            cls.browser = browser.Browser(*browser.find(ROOT / ".browser"))
+        except browser.NoBrowserError as error:
+            raise unittest.SkipTest(str(error)) from None
         cls.addClassCleanup(cls.browser.close)
 
     def open(self, width=1100, height=900, **screen):
@@ -278,6 +282,18 @@ class PageTest(unittest.TestCase):
         np.testing.assert_allclose(older, shown, rtol=0, atol=TOLERANCE)
         self.assertTrue(self.browser.requests[-1].endswith("compat_internal.wasm"))
 
+    def test_every_profile_gives_what_the_interpreter_gives(self):
+        from tests.web import latency  # and with it TensorFlow, which nothing else here needs
+
+        self.open()
+        with tempfile.TemporaryDirectory(dir=WEB / "site") as name:
+            files, data = latency.export(8, (8, 8, 1), pathlib.Path(name))
+            address = f"{self.address}{pathlib.Path(name).name}/"
+            found = latency.measure(self.browser, address, files, data, rounds=1)
+        self.assertEqual(list(found), ["float", *latency.PROFILES])
+        for profile, (*_, difference) in found.items():
+            self.assertLess(difference, 5e-2 if profile in ROUNDED else TOLERANCE, profile)
+
     def test_the_page_of_the_documentation_runs(self):
         text = (ROOT / "docs" / "browser.md").read_text()
         page = re.search(r"```html\n(.*?)```", text, re.DOTALL).group(1)
@@ -317,13 +333,9 @@ def takes_focus(node):
 def main():
     try:
         browser.find(ROOT / ".browser")
-    except browser.NoBrowserError as error:
-        print(f"The page was not tried in a browser: {error}")
-        return
-    if not demo.has_npm():
-        print(
-            "The page was not tried in a browser: npm, which fetches LiteRT.js, is not installed."
-        )
+        demo.fetch_runtime(WEB / "npm")
+    except (browser.NoBrowserError, SystemExit) as reason:
+        print(f"The page was not tried in a browser: {reason}")
         return
     unittest.main(verbosity=2)
 

@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
 # Unpacks Debian's headless Chromium, with the libraries that this machine lacks, below the folder
-# $1. Needs Debian or Ubuntu's apt-get and dpkg-deb on a machine with the package's repository;
-# installs nothing outside $1.
+# $1. Needs Debian's apt-get and dpkg-deb; installs nothing outside $1.
 set -euo pipefail
 folder=$(mkdir -p "$1" && cd "$1" && pwd)
 [ -e "$folder/done" ] && exit 0
 
-if ! command -v apt-get dpkg-deb >/dev/null; then
-  echo "neither chromium nor apt-get is installed" >&2
+if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
+  echo "no Chromium is installed, and there is no apt-get to unpack one with" >&2
   exit 3
 fi
 

@@ -196,7 +196,7 @@ function showSizes(sizes) {
 function showLayers(weights) {
   const select = $("layer");
   select.replaceChildren(...weights.map((weight, i) => new Option(
-    `${nameOf(weight)}, ${weight.isFloat ? "float" : `${levelsOf(weight)} levels`}`, i)));
+    nameOf(weight) + (weight.isFloat ? " (float)" : ""), i)));
   const show = () => showLayer(weights[select.value]);
   select.addEventListener("change", show);
   new ResizeObserver(show).observe($("layer-says"));

@@ -23,12 +23,13 @@ export function sample(digit) {
   });
 }
 
-/** Points along a Catmull-Rom spline, or along straight lines. */
+/** Points along a Catmull-Rom spline, smooth where it closes, or along straight lines. */
 function between(points, isStraight) {
-  const found = [];
-  for (let i = 0; i + 1 < points.length; i++) {
-    const [before, from, to, after] = [i - 1, i, i + 1, i + 2].map(
-      (k) => points[Math.min(Math.max(k, 0), points.length - 1)]);
+  const found = [], last = points.length - 1;
+  const isClosed = String(points[0]) === String(points[last]);
+  const place = (k) => isClosed ? points[(k + last) % last] : points[Math.min(Math.max(k, 0), last)];
+  for (let i = 0; i < last; i++) {
+    const [before, from, to, after] = [i - 1, i, i + 1, i + 2].map(place);
     for (let part = 0; part < PARTS; part++) {
       const t = part / PARTS;
       found.push(from.map((value, axis) => {

@@ -62,9 +62,7 @@ def disk_full_after(num_bytes):
 class BadFilesTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        folder = tempfile.TemporaryDirectory()
-        cls.addClassCleanup(folder.cleanup)
-        cls.folder = pathlib.Path(folder.name)
+        cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
         cls.model = small_model()
         cls.model.compile(pq.ProxQuant("adam", pq.Binary(), 1.0, freeze_step=0), "mse")
         cls.model.fit(np.ones((4, 8)), np.ones((4, 4)), verbose=0)

@@ -105,9 +105,7 @@ class ReadPictureTest(unittest.TestCase):
 
 class FolderCase(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = pathlib.Path(folder.name, "pets")
+        self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory())) / "pets"
         self.folder.mkdir()
 
     def add(self, name, content=None):

@@ -41,9 +41,7 @@ def write_idx(folder, content, compress):
 
 class LoadTest(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = pathlib.Path(folder.name)
+        self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
 
     def check(self, images, content):
         for key in ("x_train", "x_test"):

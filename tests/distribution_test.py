@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 import tf_proxquant as pq
-from tests.training_test import KILLED
+from tests.training_cases import KILLED
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -165,9 +165,7 @@ def start(arguments, folder):
 
 class DataParallelTest(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = pathlib.Path(folder.name)
+        self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
 
     def finish(self, processes):
         outputs = [process.communicate(timeout=300) for process in processes]

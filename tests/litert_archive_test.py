@@ -1,169 +1,33 @@
-"""Tests of the archive and of its expanders on the device."""
+"""Tests of the archive: sizes, exact copies, and refusal of what is damaged."""
 
-import importlib.util
 import os
 import pathlib
-import shutil
 import struct
 import subprocess
 import sys
 import tempfile
 import unittest
-import zlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import flatbuffers
 import keras
 import numpy as np
 from absl.testing import parameterized
 
+from tests.litert_archive_cases import (
+    answer,
+    draw,
+    flatbuffer,
+    mutate,
+    rebuild,
+    small_model,
+    streams_of,
+)
 from tf_proxquant import litert, models
-from tf_proxquant.litert.archive import constants
 from tf_proxquant.litert.archive import pqz as archive
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NUM_MUTATIONS = 3000
-INT8 = 9
-
-
-def flatbuffer(tensors):
-    """Writes a .tflite file that holds `tensors` as constants and no operators.
-
-    Args:
-      tensors: list of int8 or float32 arrays; int8 ones get a scale for every row.
-    """
-    builder = flatbuffers.Builder(1 << 16)
-    buffers, records = [table(builder, {})], []
-    for index, tensor in enumerate(tensors):
-        builder.StartVector(1, tensor.nbytes, 16)
-        builder.head -= tensor.nbytes
-        builder.Bytes[builder.head : builder.head + tensor.nbytes] = tensor.tobytes()
-        buffers.append(table(builder, {constants.BUFFER_DATA: builder.EndVector()}))
-        fields = {
-            constants.TENSOR_SHAPE: builder.CreateNumpyVector(np.array(tensor.shape, np.int32)),
-            constants.TENSOR_TYPE: np.int8(INT8 if tensor.dtype == np.int8 else 0),
-            constants.TENSOR_BUFFER: np.uint32(index + 1),
-        }
-        if tensor.dtype == np.int8:
-            scales = np.random.default_rng(index).random(len(tensor), np.float32)
-            scales = builder.CreateNumpyVector(scales)
-            fields[constants.TENSOR_QUANTIZATION] = table(
-                builder, {constants.QUANTIZATION_SCALE: scales}
-            )
-        records.append(table(builder, fields))
-    subgraph = table(builder, {constants.SUBGRAPH_TENSORS: vector(builder, records)})
-    model = {
-        constants.MODEL_SUBGRAPHS: vector(builder, [subgraph]),
-        constants.MODEL_BUFFERS: vector(builder, buffers),
-    }
-    builder.Finish(table(builder, model), file_identifier=b"TFL3")
-    return bytes(builder.Output())
-
-
-def table(builder, fields):
-    """Writes a table; a field is an offset (int) or a NumPy scalar."""
-    builder.StartObject(max(fields, default=0) + 1)
-    for number, value in fields.items():
-        if isinstance(value, np.int8):
-            builder.PrependInt8Slot(number, value, 0)
-        elif isinstance(value, np.uint32):
-            builder.PrependUint32Slot(number, value, 0)
-        else:
-            builder.PrependUOffsetTRelativeSlot(number, value, 0)
-    return builder.EndObject()
-
-
-def vector(builder, offsets):
-    builder.StartVector(4, len(offsets), 4)
-    for offset in reversed(offsets):
-        builder.PrependUOffsetTRelative(offset)
-    return builder.EndVector()
-
-
-def draw(levels, shape, shares=None, seed=0):
-    generator = np.random.default_rng(seed)
-    return np.array(levels, np.int8)[generator.choice(len(levels), shape, p=shares)]
-
-
-def small_model():
-    """A file with every kind of segment: binary, ternary, rows of their own levels, floats."""
-    rows = np.concatenate([draw([-9 * r, -r, r, 9 * r], (1, 600), seed=r) for r in range(1, 7)])
-    floats = np.random.default_rng(0).normal(size=(7, 33)).astype(np.float32)
-    wide = draw(range(-100, 100), (5, 41))
-    scales = np.random.default_rng(1).random((5, 1), np.float32)
-    words = scales * draw([-1, 0, 1], (5, 99))
-    codes = [draw([-1, 1], (7, 99)), draw([-1, 0, 1], (5, 77)), rows]
-    return flatbuffer([*codes, floats, wide, words])
-
-
-def streams_of(data):
-    """Takes an archive apart into its header fields and inflated streams."""
-    lengths = archive.HEADER.unpack_from(data)[4:]
-    streams, at = [], archive.HEADER.size
-    for deflated in lengths[1::2]:
-        streams.append(bytearray(zlib.decompress(data[at : at + deflated], -15)))
-        at += deflated
-    return streams
-
-
-def rebuild(data, streams, size=None):
-    """Puts an archive together from streams with lengths that agree."""
-    magic, version, old_size, checksum, *_ = archive.HEADER.unpack_from(data)
-    packed = [archive._deflate([bytes(stream)], 9) for stream in streams]
-    lengths = [n for pair in zip(streams, packed, strict=True) for n in map(len, pair)]
-    size = old_size if size is None else size
-    return b"".join([archive.HEADER.pack(magic, version, size, checksum, *lengths), *packed])
-
-
-def mutate(data, generator):
-    """Damages an archive: its bytes, its length, its header, or a stream behind right lengths."""
-    damaged = bytearray(data)
-    choice = generator.integers(6)
-    if choice == 0:
-        return data[: generator.integers(len(data))]
-    if choice == 1:
-        damaged[generator.integers(len(data))] ^= 1 << generator.integers(8)
-    elif choice == 2:
-        at = 4 * generator.integers(archive.HEADER.size // 4)
-        struct.pack_into("<I", damaged, at, interesting(generator))
-    elif choice == 3:
-        at, size = generator.integers(len(data)), generator.integers(1, 40)
-        damaged[at : at + size] = generator.bytes(generator.integers(40))
-    else:
-        streams = streams_of(data)
-        stream = streams[0 if choice == 4 else generator.integers(4)]
-        at = generator.integers(len(stream))
-        if generator.random() < 0.3:
-            del stream[at:]
-        else:
-            stream[at] = generator.integers(256)
-        return rebuild(data, streams, None if generator.random() < 0.7 else interesting(generator))
-    return bytes(damaged)
-
-
-def interesting(generator):
-    return int(
-        generator.choice([0, 1, 43, 44, 1 << 10, 1 << 20, 1 << 31, (1 << 32) - 1])
-        + generator.integers(2) * generator.integers(-1, 2)
-    ) % (1 << 32)
-
-
-def answer(data):
-    """What the harnesses print of one archive."""
-    try:
-        expanded = archive.expand(data)
-    except ValueError:
-        return "refused"
-    return f"{len(expanded)} {zlib.crc32(expanded):08x}"
-
-
-def ask(command, archives):
-    """Sends archives to a harness and returns its lines."""
-    message = b"".join(struct.pack("<I", len(data)) + data for data in archives)
-    run = subprocess.run(command, input=message, capture_output=True, timeout=120, check=False)
-    assert run.returncode == 0, run.stderr.decode()
-    return run.stdout.decode().split("\n")[:-1]
 
 
 class ArchiveTest(parameterized.TestCase):
@@ -352,72 +216,3 @@ class HostileArchiveTest(unittest.TestCase):
         for _ in range(NUM_MUTATIONS):
             mutation = mutate(self.data, generator)
             self.assertIn(answer(mutation), ("refused", answer(self.data)))
-
-
-class DeviceTest(unittest.TestCase):
-    """The expanders in C++, Kotlin and JavaScript give what the one in Python gives."""
-
-    @classmethod
-    def setUpClass(cls):
-        cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
-        cls.data = archive.compress(small_model())
-        generator = np.random.default_rng(1)
-        cls.archives = [archive.compress(data) for data in (b"", b"abc", bytes(5000))]
-        cls.archives += [mutate(cls.data, generator) for _ in range(NUM_MUTATIONS)]
-
-    def check(self, command, archives=None):
-        archives = archives or self.archives
-        self.assertEqual(ask(command, [self.data]), [answer(self.data)])
-        self.assertEqual(ask(command, archives), [*map(answer, archives)])
-
-    def test_cpp_agrees_on_archives_and_on_mutations(self):
-        compiler = shutil.which("g++")
-        if not compiler:
-            self.skipTest("g++ is not installed")
-        binary = self.folder / "harness"
-        checks = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsanitize=address,undefined"]
-        options = ["-std=c++17", "-O1", "-fno-exceptions", "-fno-sanitize-recover", *checks]
-        sources = ["-I", ROOT / "device", ROOT / "tests" / "pqz_harness.cc", "-lz"]
-        subprocess.run([compiler, *options, *sources, "-o", binary], check=True)
-        self.check([binary])
-
-    def test_the_cpp_header_has_under_100_lines(self):
-        self.assertLess(len((ROOT / "device" / "pqz.h").read_text().splitlines()), 100)
-
-    def test_kotlin_agrees_on_archives_and_on_mutations(self):
-        jars = kotlin_jars()
-        if not jars or not shutil.which("java"):
-            self.skipTest(
-                "no Java or no Kotlin compiler: put `kotlinc` on the path or "
-                "`pip install kotlin-jupyter-kernel`, which brings its jars"
-            )
-        sources = [ROOT / "device" / "Pqz.kt", ROOT / "tests" / "pqz_harness.kt"]
-        compiler = ["java", "-cp", jars, "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"]
-        library = os.pathsep.join(map(str, pathlib.Path(jars).parent.glob("kotlin-stdlib*.jar")))
-        options = ["-no-stdlib", "-no-reflect", "-Werror", "-cp", library]
-        subprocess.run([*compiler, *options, *sources, "-d", self.folder], check=True)
-        classes = os.pathsep.join([str(self.folder), jars])
-        self.check(["java", "-cp", classes, "Pqz_harnessKt"])
-
-    def test_javascript_agrees_on_archives_and_on_mutations(self):
-        node = shutil.which("node")
-        probe = "process.exit(require('zlib').crc32 ? 0 : 1)"
-        if not node or subprocess.run([node, "-e", probe], check=False).returncode:
-            self.skipTest("no Node of version 20.15 or later")
-        # A browser's inflater takes milliseconds for each archive.
-        self.check([node, ROOT / "tests" / "pqz_harness.mjs"], self.archives[:800])
-
-
-def kotlin_jars():
-    """Returns the class path of a Kotlin compiler, or None where there is none."""
-    kotlinc = shutil.which("kotlinc")
-    if kotlinc:
-        return str(pathlib.Path(kotlinc).resolve().parents[1] / "lib" / "*")
-    kernel = importlib.util.find_spec("run_kotlin_kernel")
-    if kernel:
-        return str(pathlib.Path(kernel.submodule_search_locations[0], "jars", "*"))
-    return None
-
-
-if __name__ == "__main__":
-    unittest.main()

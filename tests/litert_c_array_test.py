@@ -23,9 +23,9 @@ int main(void) {
 
 class CArrayTest(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.path = pathlib.Path(folder.name) / "2 cats-v1.tflite"
+        self.path = (
+            pathlib.Path(self.enterContext(tempfile.TemporaryDirectory())) / "2 cats-v1.tflite"
+        )
 
     def test_c_and_cplusplus_read_the_bytes_of_the_file_back(self):
         compiler = shutil.which("g++")

@@ -44,9 +44,7 @@ def small_cnn(seed=0):
 
 class ExportTest(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = pathlib.Path(folder.name)
+        self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.path = self.folder / "model.tflite"
 
     def test_fast_stores_every_kernel_as_int8_and_keeps_the_outputs(self):

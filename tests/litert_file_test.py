@@ -4,38 +4,21 @@ import pathlib
 import tempfile
 import unittest
 
-import keras
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from keras import layers
 
 import tf_proxquant as pq
+from tests.litert_cases import exported, small_cnn
 from tf_proxquant.litert.read import convert, flatbuffer
-
-
-def small_cnn(quantizer):
-    keras.utils.set_random_seed(0)
-    model = keras.Sequential(
-        [keras.Input((8, 8, 4)), layers.Conv2D(8, 3), layers.ReLU(), layers.Flatten(),
-         layers.Dense(3)]
-    )  # fmt: skip
-    pq.snap(model, quantizer)
-    return model
 
 
 class FileTest(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.path = pathlib.Path(folder.name, "model.tflite")
-
-    def exported(self, quantizer, profile):
-        pq.export(small_cnn(quantizer), self.path, profile, verify=False)
-        return self.path.read_bytes()
+        self.path = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory())) / "model.tflite"
 
     def test_data_of_tensors_begin_at_multiples_of_16_bytes(self):
         for profile in ("fast", "portable", "small"):
-            content = self.exported(pq.Ternary(axis=-1), profile)
+            content = exported(small_cnn(pq.Ternary(axis=-1)), self.path, profile)
             start = np.frombuffer(content, np.uint8).__array_interface__["data"][0]
             file = schema.Model.GetRootAs(content, 0)
             places = [
@@ -53,7 +36,7 @@ class FileTest(unittest.TestCase):
             (pq.Uniform(4, axis=-1), "small", 6),
             (pq.Ternary(axis=-1), "small", 7),
         ):
-            content = self.exported(quantizer, profile)
+            content = exported(small_cnn(quantizer), self.path, profile)
             codes = flatbuffer.Model(content).model.operatorCodes
             kind = schema.BuiltinOperator.DEQUANTIZE
             found = {code.version for code in codes if code.builtinCode == kind}
@@ -67,7 +50,9 @@ class FileTest(unittest.TestCase):
         stale = names(converted) & {b"min_runtime_version", b"CONVERSION_METADATA"}
         self.assertTrue(stale, "The converter writes none of them: nothing is tested.")
         for profile in ("fast", "small"):
-            self.assertFalse(names(self.exported(pq.Ternary(axis=-1), profile)) & stale)
+            self.assertFalse(
+                names(exported(small_cnn(pq.Ternary(axis=-1)), self.path, profile)) & stale
+            )
 
 
 if __name__ == "__main__":

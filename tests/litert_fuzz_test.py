@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from tests.litert_cases import on_levels
 from tf_proxquant import litert
 from tf_proxquant.litert.archive import pqz as archive
 
@@ -20,14 +21,6 @@ NUM_FILES = 10_000
 SECONDS = 5  # for one file; a sound one takes milliseconds
 MAX_GROWTH = 600_000  # KiB of resident memory over all files
 NUMBERS = (0, 1, 2, 127, 128, 255, 2**15, 2**16, 2**31 - 1, 2**31, 2**32 - 8, 2**32 - 1)
-
-
-def grid(model, levels):
-    random = np.random.default_rng(0)
-    for variable in model.trainable_variables:
-        if len(variable.shape) > 1:
-            variable.assign(random.choice(np.float32(levels), variable.shape))
-    return model
 
 
 def dense():
@@ -49,7 +42,7 @@ def storage(path):
     wide = keras.Sequential([keras.Input((24,)), layers.Dense(24)])
     data = np.random.default_rng(0).normal(size=(8, 24)).astype(np.float32)
     options = {"representative_data": data, "verify": False, "weights": "tables"}
-    litert.export(grid(wide, (-0.1, 0.1)), path, "static", **options)
+    litert.export(on_levels(wide, (-0.1, 0.1)), path, "static", **options)
     return path.read_bytes()
 
 
@@ -66,7 +59,7 @@ def seed_files(folder):
     for number, (make, levels, profile) in enumerate(plans):
         path = folder / f"seed{number}.tflite"
         labels = list("abcd") if make is dense else None
-        litert.export(grid(make(), levels), path, profile, verify=False, labels=labels)
+        litert.export(on_levels(make(), levels), path, profile, verify=False, labels=labels)
         contents += [path.read_bytes()]
     contents += [storage(folder / "tables.tflite"), archive.compress(contents[0])]
     return contents

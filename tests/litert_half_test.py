@@ -11,6 +11,7 @@ from ai_edge_litert.schema_py_generated import TensorType
 from keras import layers
 
 import tf_proxquant as pq
+from tests.litert_cases import on_levels
 from tf_proxquant import litert
 from tf_proxquant.litert import __main__ as command
 from tf_proxquant.litert.read import flatbuffer
@@ -21,12 +22,7 @@ def network(factor, levels=(-3, -1, 1, 3)):
     inputs = keras.Input((8, 8, 3))
     x = layers.DepthwiseConv2D(3)(layers.Conv2D(16, 3, activation="relu")(inputs))
     outputs = layers.Dense(10)(layers.GlobalAveragePooling2D()(x))
-    model = keras.Model(inputs, outputs)
-    generator = np.random.default_rng(0)
-    for variable in model.trainable_variables:
-        if variable.path.endswith("kernel"):
-            variable.assign(factor * generator.choice(levels, variable.shape))
-    return model
+    return on_levels(keras.Model(inputs, outputs), factor * np.array(levels))
 
 
 class HalfTest(parameterized.TestCase):

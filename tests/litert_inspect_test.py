@@ -40,9 +40,7 @@ FORMS = ["1 bit", "int2", "int2 clamp", "int2 table", "float32"]
 class InspectTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        folder = tempfile.TemporaryDirectory()
-        cls.addClassCleanup(folder.cleanup)
-        cls.folder = pathlib.Path(folder.name)
+        cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
         cls.path = cls.folder / "model.tflite"
         cls.model = mixed_model()
         cls.report = litert.export(cls.model, cls.path, "small", max_ulps=0, max_slowdown=math.inf)
@@ -157,9 +155,7 @@ class SummaryTest(unittest.TestCase):
 
 class CommandTest(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = pathlib.Path(folder.name)
+        self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
 
     def run_command(self, *arguments):
         out, err = io.StringIO(), io.StringIO()

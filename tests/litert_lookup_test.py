@@ -37,9 +37,7 @@ def embedding(values):
 
 class LookupTest(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.path = pathlib.Path(folder.name) / "model.tflite"
+        self.path = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory())) / "model.tflite"
 
     def test_every_row_comes_out_bit_for_bit_on_both_kernels(self):
         uneven = [-1.31, -0.52, 0.52, 1.31]

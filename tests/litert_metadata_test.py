@@ -44,9 +44,7 @@ def classifier(channels=3):
 class MetadataTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        folder = tempfile.TemporaryDirectory()
-        cls.addClassCleanup(folder.cleanup)
-        cls.folder = pathlib.Path(folder.name)
+        cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
         cls.model = classifier()
         cls.path = cls.folder / "plain.tflite"
         pq.export(cls.model, cls.path)
@@ -160,9 +158,7 @@ class MetadataTest(unittest.TestCase):
 class ExportTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        folder = tempfile.TemporaryDirectory()
-        cls.addClassCleanup(folder.cleanup)
-        cls.folder = pathlib.Path(folder.name)
+        cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
         cls.model = classifier()
         cls.expected = cls.model.predict(PIXELS.astype("float32"), verbose=0)
         cls.reports = {}

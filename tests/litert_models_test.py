@@ -70,9 +70,7 @@ class Waves(keras.layers.Layer):
 
 class ModelsTest(parameterized.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.path = pathlib.Path(folder.name, "model.tflite")
+        self.path = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory())) / "model.tflite"
 
     def check(self, model, inputs, profile="fast", atol=2e-5, **options):
         """Exports a model and compares the file with it on both kernel sets."""

@@ -12,29 +12,13 @@ import keras
 import numpy as np
 from absl.testing import parameterized
 
+from tests.litert_cases import KERNELS, on_levels
 from tf_proxquant import litert
 from tf_proxquant.litert.check import runtime
 from tf_proxquant.litert.plan import portable
 from tf_proxquant.litert.read import flatbuffer
 
 layers = keras.layers
-KERNELS = ("kernel", "embeddings")
-
-
-def put_on_grid(model, levels, seed=0):
-    """Draws every kernel and table from `levels`, and the statistics of BatchNorm at random."""
-    generator = np.random.default_rng(seed)
-    for variable in model.variables:
-        shape = variable.shape
-        if variable.path.endswith(KERNELS):
-            variable.assign(generator.choice(np.float32(levels), shape))
-        elif variable.path.endswith("gamma"):
-            variable.assign(generator.uniform(0.5, 1.5, shape) * generator.choice([-1, 1], shape))
-        elif variable.path.endswith("moving_variance"):
-            variable.assign(generator.uniform(0.5, 2, shape))
-        elif variable.dtype == "float32":
-            variable.assign(generator.normal(0, 0.1, shape))
-    return model
 
 
 def stack(shape, *parts, dtype=None, batch_size=None):
@@ -133,13 +117,11 @@ DYNAMIC = {"dense_norm": 1, "dense_on_sequence": 1, "lstm_unrolled": 2, "lstm": 
 class OperatorsTest(parameterized.TestCase):
     def setUp(self):
         super().setUp()
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.path = pathlib.Path(folder.name) / "model.tflite"
+        self.path = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory())) / "model.tflite"
 
     @parameterized.named_parameters(*((name, name) for name in CASES))
     def test_all_kernels_are_stored_in_few_bits(self, name):
-        model = put_on_grid(CASES[name](), [-0.125, 0, 0.125])
+        model = on_levels(CASES[name](), [-0.125, 0, 0.125])
         num_kernels = sum(v.path.endswith(KERNELS) for v in model.variables)
         for profile, forms in (("fast", {"int8"}), ("small", {"int2"})):
             with self.subTest(profile=profile):
@@ -152,7 +134,7 @@ class OperatorsTest(parameterized.TestCase):
 
     @parameterized.named_parameters(*((name, name) for name in DYNAMIC))
     def test_dynamic_feeds_integers_straight_into_dense_layers_and_lookups(self, name):
-        model = put_on_grid(CASES[name](), [-0.125, 0, 0.125])
+        model = on_levels(CASES[name](), [-0.125, 0, 0.125])
         report = litert.export(model, self.path, "dynamic", dense_bits=2)
         direct = [row for row in report.rows if row.form == "int2 direct"]
         self.assertGreaterEqual(len(direct), DYNAMIC[name], str(report))
@@ -162,7 +144,7 @@ class OperatorsTest(parameterized.TestCase):
         self.assertEqual(shown.count("int2 direct"), len(direct))
 
     def test_dynamic_takes_four_bits_for_dense_layers_by_default_and_two_for_tables(self):
-        model = put_on_grid(CASES["lstm_unrolled"](), [-0.125, 0, 0.125])
+        model = on_levels(CASES["lstm_unrolled"](), [-0.125, 0, 0.125])
         report = litert.export(model, self.path, "dynamic")
         forms = {row.operators[0]: row.form for row in report.rows}
         self.assertEqual(forms["FULLY_CONNECTED"], "int4 direct")
@@ -176,7 +158,7 @@ class OperatorsTest(parameterized.TestCase):
     )
     def test_dynamic_feeds_bytes_into_convolutions_with_enough_to_multiply(self, name, forms):
         build = CASES.get(name) or (lambda: stack((9, 9, 64), layers.Conv2D(16, 1)))
-        model = put_on_grid(build(), np.arange(-7, 8) / 32)
+        model = on_levels(build(), np.arange(-7, 8) / 32)
         report = litert.export(model, self.path, "dynamic")
         self.assertEqual({row.form for row in report.rows}, forms, str(report))
         self.assertEqual(report.max_error > 2e-5, "int8 direct" in forms)
@@ -184,7 +166,7 @@ class OperatorsTest(parameterized.TestCase):
 
     @parameterized.parameters("conv_strided_norm", "conv_transposed", "depthwise_norm", "nested")
     def test_portable_stores_one_scale_for_each_tensor(self, name):
-        model = put_on_grid(CASES[name](), np.arange(-7, 8) / 32)
+        model = on_levels(CASES[name](), np.arange(-7, 8) / 32)
         with unittest.mock.patch.object(portable, "SHARE", 1e9):
             report = litert.export(model, self.path, "portable")
         self.assertLessEqual({row.form for row in report.rows}, {"int8", "int8 scaled"})
@@ -199,7 +181,7 @@ class OperatorsTest(parameterized.TestCase):
 
     def test_portable_keeps_relu6_right(self):
         """A scale of a hundredth and outputs on both sides of 6: cut before the scale, all is 6."""
-        model = put_on_grid(
+        model = on_levels(
             stack(IMAGE, layers.Conv2D(16, 3, use_bias=False), layers.BatchNormalization(),
                   layers.ReLU(max_value=6)),
             [-0.25, 0, 0.25],
@@ -215,7 +197,7 @@ class OperatorsTest(parameterized.TestCase):
     def test_activations_of_transposed_convolutions_are_operators_of_their_own(self, profile):
         """OpenVINO leaves out fused ones, without a word."""
         for activation, levels in (("relu", [-0.5, 0.5]), ("relu6", np.linspace(-1, 1, 997))):
-            model = put_on_grid(
+            model = on_levels(
                 stack((4, 4, 3), layers.Conv2DTranspose(24, 3, 2), layers.Activation(activation)),
                 levels,
             )
@@ -231,7 +213,7 @@ class OperatorsTest(parameterized.TestCase):
         """Behind another scale, or over sequences, OpenVINO and onnxruntime round their inputs."""
         build = layers.Dense(12, activation="relu"), layers.Dense(9, use_bias=False)
         for levels in (np.arange(-7, 8) / 32, [-0.25, 0.25]):
-            model = put_on_grid(stack((5, 32), *build), levels)
+            model = on_levels(stack((5, 32), *build), levels)
             with unittest.mock.patch.object(portable, "SHARE", 1e9):
                 report = litert.export(model, self.path, "portable", batch_size=1)
             self.assertEqual({row.form for row in report.rows}, {"int8 scaled"})
@@ -252,24 +234,24 @@ class OperatorsTest(parameterized.TestCase):
             ("dense_norm", ["tflite-micro", "OpenVINO"]),
             ("conv", []),
         ):
-            notes = litert.export(put_on_grid(CASES[name](), [-1, 1]), self.path).notes
+            notes = litert.export(on_levels(CASES[name](), [-1, 1]), self.path).notes
             self.assertEqual(len(notes), len(readers), notes)
             for note, reader in zip(notes, readers, strict=True):
                 self.assertIn(reader, note)
-            notes = litert.export(put_on_grid(CASES[name](), [-1, 1]), self.path, "portable").notes
+            notes = litert.export(on_levels(CASES[name](), [-1, 1]), self.path, "portable").notes
             self.assertNotIn("tflite-micro", "".join(notes))
 
     def test_dynamic_never_gives_code_minus_eight_to_a_dense_layer(self):
         """int4 FULLY_CONNECTED multiplies it wrongly on the builtin kernels."""
         for low, form in ((-7, "int4 direct"), (-8, "int8 direct")):
-            model = put_on_grid(CASES["dense_norm"](), np.arange(low, 8) / 32)
+            model = on_levels(CASES["dense_norm"](), np.arange(low, 8) / 32)
             report = litert.export(model, self.path, "dynamic")
             self.assertEqual([row.form for row in report.rows], [form])
             self.assertLess(report.max_error, 0.03)
 
     @parameterized.parameters("conv_strided_norm", "depthwise_norm", "dense_norm", "two_in_two_out")
     def test_static_keeps_uneven_grids_exact_under_integer_activations(self, name):
-        model = put_on_grid(CASES[name](), np.arange(-7, 8) / 32)
+        model = on_levels(CASES[name](), np.arange(-7, 8) / 32)
         data = [np.random.default_rng(0).normal(size=(20, *i.shape[1:])) for i in model.inputs]
         report = litert.export(model, self.path, "static", representative_data=data)
         forms = {(row.form, row.reason) for row in report.rows}
@@ -283,7 +265,7 @@ class OperatorsTest(parameterized.TestCase):
 
     def test_an_open_batch_stays_open_and_a_loop_fixes_it_with_a_note(self):
         for name, notes in (("conv", 0), ("lstm_unrolled", 0), ("lstm", 1)):
-            report = litert.export(put_on_grid(CASES[name](), [-1, 1]), self.path)
+            report = litert.export(on_levels(CASES[name](), [-1, 1]), self.path)
             about_batch = [note for note in report.notes if "batch fixed" in note]
             self.assertEqual(len(about_batch), notes, name)
             model = CASES[name]()

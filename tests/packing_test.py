@@ -55,6 +55,25 @@ class CodesTest(parameterized.TestCase):
         ):
             packing.pack_codes([0, code], bits, signed=signed)
 
+    def test_messages_say_what_fits_and_what_to_do(self):
+        for message, call in (
+            (
+                r"A 2-bit code lies in \[-2, 1\]; pass a larger `bits` or another `signed`\. ",
+                lambda: packing.pack_codes([2], 2),
+            ),
+            ("base-3 code.*; pass a larger `base`", lambda: packing.pack_digits([3], 3)),
+            ("^8 2-bit codes take 2 bytes", lambda: packing.unpack_codes(b"", 2, 8)),
+            ("^6 base-3 digits take 2 bytes", lambda: packing.unpack_digits(b"", 3, 6)),
+            ("base 3 reach only 242:", lambda: packing.unpack_digits(b"\xff", 3, 5)),
+            ("count=True", lambda: packing.unpack_codes(b"\0", 1, True)),
+        ):
+            with self.assertRaisesRegex(ValueError, message):
+                call()
+
+    def test_packed_data_may_have_any_shape(self):
+        data = np.array([[0x8D], [0x01]], np.uint8)
+        self.assertEqual(packing.unpack_codes(data, 2, 5).tolist(), [1, -1, 0, -2, 1])
+
     @parameterized.parameters(0, 9, 2.0, True, None)
     def test_impossible_widths_are_refused(self, bits):
         with self.assertRaisesRegex(ValueError, "Received: bits="):

@@ -86,9 +86,7 @@ def texts(axes):
 
 class HistoryTest(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = pathlib.Path(folder.name)
+        self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
 
     def write_run(self, warm=1, pulled=3):
         rows = [

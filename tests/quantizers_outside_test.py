@@ -33,9 +33,7 @@ def distinct(values):
 class OutsideTest(unittest.TestCase):
     def setUp(self):
         keras.utils.set_random_seed(0)
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = pathlib.Path(folder.name)
+        self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.x = np.random.default_rng(0).normal(size=(64, 32)).astype("float32")
         self.y = self.x[:, :4] - self.x[:, 4:8]
 

@@ -14,7 +14,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from PIL import Image, ImageOps
 
-from tests.training_test import ROOT, run_train
+from tests.training_cases import ROOT, run_train
 
 # The colours of the classes; only the test has pictures of other sizes.
 COLORS = {"blue": (40, 60, 200), "grün": (30, 190, 60), "красный": (210, 50, 40)}
@@ -77,9 +77,7 @@ def score(model, pictures):
 class PicturesTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        folder = tempfile.TemporaryDirectory()
-        cls.addClassCleanup(folder.cleanup)
-        cls.folder = pathlib.Path(folder.name)
+        cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
         write_pictures(cls.folder)
         (cls.folder / "colors.py").write_text(MODULE)
         cls.environment = {"PYTHONPATH": f"{ROOT}:{cls.folder}"}

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 import tf_proxquant as pq
-from tests.training_test import finish_run, run_train
+from tests.training_cases import finish_run, run_train
 from tf_proxquant import datasets, litert, models, training
 from tf_proxquant.training import text
 

@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import keras
+if TYPE_CHECKING:
+    import keras  # which archives expand without
 
 
 class Tensor(Protocol):
@@ -42,7 +43,7 @@ Arrays = Tensor | Sequence | dict
 Axis = int | tuple[int, ...] | None
 
 # Which variables are quantized, in one of the forms of `tf_proxquant.selection`.
-Select = str | list[str] | tuple[str, ...] | Callable[[keras.Variable], bool] | dict | None
+Select = str | list[str] | tuple[str, ...] | Callable[["keras.Variable"], bool] | dict | None
 
 # A number, a schedule or another function of the step, or "auto".
 Strength = float | Callable[[Any], Any] | Literal["auto"] | None

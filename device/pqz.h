@@ -25,7 +25,7 @@ struct Stream {
     z.next_in = const_cast<uint8_t*>(data);
     z.avail_in = size;
     z.next_out = bytes.data();
-    z.avail_out = bytes.size();
+    z.avail_out = static_cast<uInt>(bytes.size());
     if (inflateInit2(&z, -MAX_WBITS) != Z_OK) return false;
     const bool ended = inflate(&z, Z_FINISH) == Z_STREAM_END;
     inflateEnd(&z);
@@ -92,7 +92,8 @@ inline std::optional<Bytes> Expand(const uint8_t* data, size_t size, size_t max_
   }
   for (const Stream& stream : streams)
     if (stream.at != stream.bytes.size()) return std::nullopt;
-  if (crc32(0, file.data(), file.size()) != Load32(data + 8)) return std::nullopt;
+  const auto checksum = crc32(0, file.data(), static_cast<uInt>(file.size()));
+  if (checksum != Load32(data + 8)) return std::nullopt;
   return file;
 }
 }  // namespace pqz

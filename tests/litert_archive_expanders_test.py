@@ -40,7 +40,8 @@ class DeviceTest(unittest.TestCase):
         if not compiler:
             self.skipTest("g++ is not installed")
         binary = self.folder / "harness"
-        checks = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsanitize=address,undefined"]
+        checks = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror"]
+        checks += ["-fsanitize=address,undefined"]
         options = ["-std=c++17", "-O1", "-fno-exceptions", "-fno-sanitize-recover", *checks]
         sources = ["-I", ROOT / "device", ROOT / "tests" / "pqz_harness.cc", "-lz"]
         subprocess.run([compiler, *options, *sources, "-o", binary], check=True)

@@ -21,7 +21,9 @@ int main(int argc, char** argv) {
     if (argc > 1) return 0;
     const auto file = pqz::Expand(archive.data(), archive.size());
     if (!file) std::puts("refused");
-    else std::printf("%zu %08lx\n", file->size(), crc32(0, file->data(), file->size()));
+    else
+      std::printf("%zu %08lx\n", file->size(),
+                  crc32(0, file->data(), static_cast<uInt>(file->size())));
   }
   return 0;
 }

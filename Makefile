@@ -8,7 +8,7 @@ BIN = .venv/bin
 ARGS ?=
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: train demo types test test-arm test-demo test-jax test-torch test-oldest test-readers lint doctest docs toy-benchmarks clean
+.PHONY: train demo types test test-arm test-demo test-jax test-micro test-torch test-oldest test-readers test-runtimes lint doctest docs toy-benchmarks clean
 
 train: .venv/installed
 	$(BIN)/python train.py $(ARGS)
@@ -61,6 +61,19 @@ test-readers: .venv/installed .venv-readers/installed
 	.venv-readers/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-readers.txt
 	touch $@
 
+# Static files in tflite-micro and in Arm's vela.
+test-micro: .venv/installed .venv-micro/installed
+	$(BIN)/python -m tests.micro.run $(ARGS)
+
+.venv-micro/installed: requirements-micro.txt
+	$(PYTHON) -m venv .venv-micro
+	.venv-micro/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-micro.txt
+	touch $@
+
+# Exported files in old runtimes, which are set up in .runtimes.
+test-runtimes: .venv/installed
+	$(BIN)/python -m tests.runtimes.run
+
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -84,8 +97,8 @@ test-arm: .venv/installed
 test-demo: .venv/installed
 	$(BIN)/python -m tests.web.run $(ARGS)
 
-BENCHMARKS = accuracy activations archive automatic binary_level export first_step frozen language \
-  memory optimizer_step post_training quantizers scale zoo
+BENCHMARKS = accuracy activations archive automatic binary_level deploy export first_step frozen \
+  language memory microcontrollers optimizer_step post_training quantizers scale zoo
 
 toy-benchmarks: .venv/installed
 	set -e; for name in $(BENCHMARKS); do \
@@ -97,5 +110,5 @@ toy-benchmarks: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .arm .browser .venv .venv-oldest .venv-readers .venv-torch .web build dist \
-	  *.egg-info runs
+	rm -rf .arm .browser .runtimes .venv .venv-micro .venv-oldest .venv-readers .venv-torch .web \
+	  build dist *.egg-info runs

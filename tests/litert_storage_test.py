@@ -14,6 +14,7 @@ from tf_proxquant import litert
 from tf_proxquant.litert import __main__ as command
 from tf_proxquant.litert.check import verify
 from tf_proxquant.litert.forms import decoding, indexed
+from tf_proxquant.litert.plan import static
 from tf_proxquant.litert.read import flatbuffer
 from tf_proxquant.litert.write.recoded import LAYERS
 
@@ -24,6 +25,7 @@ QUANTIZERS = {
     "binary": pq.Binary("mean", axis=-1),
     "ternary": pq.Ternary(symmetric=True, axis=-1),
     "2 bits": pq.Uniform(2, axis=-1, mid_rise=True),
+    "uneven": pq.Ternary(axis=-1),
 }
 
 
@@ -88,13 +90,14 @@ class StorageTest(parameterized.TestCase):
         for layer in ("TRANSPOSE_CONV", "FULLY_CONNECTED"):
             self.assertEqual(found[layer][0], TensorType.INT8)
         self.assertEqual([row.bits for row in report.rows].count(4), 2)
+        self.assertEqual([row.reason for row in report.rows].count(static.DENSE_IN_8_BITS), 2)
         data = samples()[:8]
         codes = (data / report.inputs[0].scale + report.inputs[0].zero_point).round()
         codes = codes.clip(-128, 127).astype(np.int8)
         outputs = [litert.predict(p, codes).astype(int) for p in (wide, path)]
         self.assertLessEqual(np.abs(np.subtract(*outputs)).max(), 2)
 
-    @parameterized.parameters(*QUANTIZERS)
+    @parameterized.parameters(*BITS)
     def test_tables_hold_the_codes_in_as_many_bits_as_there_are_levels(self, name):
         wide, _ = self.exported(name, "int8")
         path, report = self.exported(name, "tables")
@@ -108,6 +111,11 @@ class StorageTest(parameterized.TestCase):
         self.assertEqual(read["FULLY_CONNECTED"].form, f"{bits} bit table")
         self.assertEqual(read["FULLY_CONNECTED"].bits, bits)
         self.assertIn("tflite-micro alone", report.notes[-1])
+
+    def test_what_takes_eight_bits_says_why(self):
+        _, report = self.exported("uneven", "int4")
+        reasons = {row.operators[0]: row.reason for row in report.rows}
+        self.assertEqual(reasons["CONV_2D"], static.IN_8_BITS)
 
     def test_each_operator_decodes_before_its_layer_into_nameless_memory(self):
         path, _ = self.exported("binary", "tables")
@@ -138,6 +146,14 @@ class StorageTest(parameterized.TestCase):
         other, _ = self.exported("ternary", "tables")
         with self.assertRaisesRegex(verify.VerificationError, "tables of layer 0"):
             verify.check_codes(other.read_bytes(), wide.read_bytes())
+
+    def test_operators_that_tflite_micro_has_not_are_named(self):
+        inputs = keras.Input(SHAPE)
+        tiled = keras.Model(inputs, layers.Conv2D(2, 1)(layers.UpSampling2D(2)(inputs)))
+        pq.snap(tiled, pq.Binary("mean", axis=-1))
+        _, report = self.export(tiled, "int8", verify=False)
+        self.assertIn("tflite-micro has no TILE", report.notes[-1])
+        self.assertNotIn("tflite-micro", "".join(self.exported("binary", "int8")[1].notes))
 
     def test_bad_requests_are_refused(self):
         model = network(QUANTIZERS["binary"])

@@ -14,8 +14,9 @@ from ai_edge_litert.schema_py_generated import TensorType
 from tf_proxquant.litert.forms import indexed
 from tf_proxquant.litert.forms.codes import broadcastable, find_codes, widened
 from tf_proxquant.litert.forms.form import Form, Recoded
+from tf_proxquant.litert.plan import micro
 from tf_proxquant.litert.plan.fast import fast_change
-from tf_proxquant.litert.plan.plan import Change, Plan
+from tf_proxquant.litert.plan.plan import IO, WEIGHTS, Change, Plan
 from tf_proxquant.litert.read import flatbuffer
 from tf_proxquant.litert.read.weights import Weight, find_readers, find_weights
 from tf_proxquant.litert.write.recoded import LAYERS
@@ -25,6 +26,8 @@ IN_FLOAT = "in floats, which integer processors leave to the CPU: {}"
 AT_EDGES = ("QUANTIZE", "DEQUANTIZE", "SHAPE")
 BY_CONVERTER = "scaled by the converter"
 INT4_LAYERS = {"CONV_2D", "DEPTHWISE_CONV_2D"}  # dense ones are refused by tflite-micro
+IN_8_BITS = "no grid of 4 bits, so 8"
+DENSE_IN_8_BITS = "in 8 bits: tflite-micro reads 4 in convolutions only"
 TABLES_NOTE = (
     "tflite-micro alone reads weights in tables; the checks ran on the same file with the weights "
     "in 8 bits"
@@ -48,6 +51,8 @@ def plan(model, request):
         changes.append(fast_change(dataclasses.replace(weight, name=name)))
     names = _float_operators(model)
     notes = (NOTE, IN_FLOAT.format(", ".join(names))) if names else (NOTE,)
+    if request.io != IO[0] or request.weights != WEIGHTS[0]:
+        notes += micro.notes(model)
     if request.weights == "tables":
         notes = (*notes, TABLES_NOTE)
     return Plan(tuple(changes), notes)
@@ -61,11 +66,14 @@ def _narrowed(change, weights):
     if weights == "tables" and (bits := indexed.bits_of(codes.codes, codes.axis)) < 8:
         size = indexed.num_bytes(codes.codes, codes.axis, bits) + codes.scales.nbytes
         form = Recoded(f"{bits} bit table", bits, size, codes=codes)
-    if weights == "int4" and set(change.read_by) <= INT4_LAYERS:
+    if weights == "int4":
+        if not set(change.read_by) <= INT4_LAYERS:
+            return dataclasses.replace(change, reason=DENSE_IN_8_BITS)
         found = find_codes(change.weight.values, 4, codes.axis, narrow=True)
-        if found is not None:
-            found = widened(found, 4)
-            form = Recoded("int4 static", 4, found.num_bytes, codes=found)
+        if found is None:
+            return dataclasses.replace(change, reason=IN_8_BITS)
+        found = widened(found, 4)
+        form = Recoded("int4 static", 4, found.num_bytes, codes=found)
     return change if form is None else dataclasses.replace(change, form=form)
 
 

@@ -33,7 +33,7 @@ BATCH = 64
 SAMPLES = 100
 # Images to train on, epochs in full precision and at one bit.
 SETTINGS = {"ds_cnn": (30_000, 3, 5), "resnet20": (10_000, 3, 5)}
-TOY = {"ds_cnn": (128, 1, 1)}
+TOY = {"toy": (256, 1, 1)}
 HEADER = """\
 | network | weights | Keras | file | bytes | arena | agree | flash, KiB | SRAM, KiB | cycles | ms |
 |---|---|---|---|---|---|---|---|---|---|---|"""
@@ -59,7 +59,11 @@ def resnet(shape):
     return pq.models.resnet(20, shape, 10, preprocessing=layers.Rescaling(1 / 127.5, -1))
 
 
-NETWORKS = {"ds_cnn": ds_cnn, "resnet20": resnet}
+def toy(shape):
+    return ds_cnn(shape, width=16, blocks=1)
+
+
+NETWORKS = {"ds_cnn": ds_cnn, "resnet20": resnet, "toy": toy}
 
 
 def train(name, data, setting, folder):

@@ -2,13 +2,19 @@
 
 import contextlib
 import itertools
+import logging
 import os
 import pathlib
 import sys
 import tempfile
 from collections.abc import Iterator
 
+_STREAMS = []
 TRAIN = pathlib.Path(__file__).parents[1] / "train.py"
+
+
+def _is_error(record):
+    return record.levelno >= logging.ERROR
 
 
 @contextlib.contextmanager
@@ -16,10 +22,14 @@ def quiet() -> Iterator[None]:
     """Context in which only Python writes to the terminal's standard error.
 
     What libraries write there by themselves, such as TensorFlow on what it did not find, is shown
-    only after an exception that nobody foresaw.
+    only after an exception that nobody foresaw. TensorFlow's own logger is left its errors.
     """
+    logging.getLogger("tensorflow").addFilter(_is_error)
     terminal = os.dup(2)
-    with tempfile.TemporaryFile() as notes, os.fdopen(terminal, "w", buffering=1) as sys.stderr:
+    sys.stderr = os.fdopen(terminal, "w", buffering=1)
+    # Never closed: loggers of libraries imported meanwhile write to it as long as they live.
+    _STREAMS.append(sys.stderr)
+    with tempfile.TemporaryFile() as notes:
         os.dup2(notes.fileno(), 2)
         try:
             yield

@@ -132,6 +132,18 @@ class StorageTest(parameterized.TestCase):
         tensors = [tensor.name for tensor in graph.tensors]
         self.assertLen(set(tensors), len(tensors))
 
+    def test_litert_refuses_tables_with_a_way_out(self):
+        path, _ = self.exported("binary", "tables")
+        with self.assertRaisesRegex(ValueError, "tflite-micro alone.*weights='int8'"):
+            litert.predict(path, samples()[:1])
+
+    def test_names_can_be_left_out(self):
+        wide, _ = self.exported("binary", "tables")
+        path, _ = self.export(network(QUANTIZERS["binary"]), "tables", strip_names=True)
+        self.assertLess(path.stat().st_size, wide.stat().st_size)
+        (graph,) = flatbuffer.Model(path.read_bytes()).subgraphs
+        self.assertIn(None, [tensor.name for tensor in graph.tensors])
+
     def test_weights_that_gain_nothing_stay_as_they_are(self):
         inputs = keras.Input((4,))
         small = keras.Model(inputs, layers.Dense(3)(inputs))

@@ -82,7 +82,8 @@ def encode(
     content, plan, found = _write_plan(base, settings, request, names)
     checked = content
     if weights == "tables":
-        content = write.tables.apply(content, {change.weight.name for change in plan.changes})
+        weight_names = {change.weight.name for change in plan.changes}
+        content = write.tables.apply(content, weight_names, names)
     said = {"labels": labels, "vocabulary": vocabulary, "value_range": value_range}
     if any(value is not None for value in said.values()):
         content = metadata.attach(content, **said)

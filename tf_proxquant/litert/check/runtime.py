@@ -31,6 +31,13 @@ def make_interpreter(content, kernels="xnnpack", num_threads=1, keeps_activation
     """
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+    from tf_proxquant.litert.read.flatbuffer import DECODE
+
+    if DECODE.encode() in content:
+        raise ValueError(
+            "tflite-micro alone reads weights in tables, and LiteRT does not. Received a file with "
+            f"the operator {DECODE}: export it with weights='int8' to run it here."
+        )
     if kernels not in KERNELS:
         raise ValueError(f"kernels must be one of {KERNELS}. Received: {kernels!r}")
     resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES

@@ -13,12 +13,13 @@ from tf_proxquant.litert.read import flatbuffer, weights
 from tf_proxquant.litert.write.recoded import LAYERS
 
 
-def apply(content, names):
+def apply(content, names, numbered=True):
     """The file with tables in place of those int8 weights that gain by it.
 
     Args:
       content: bytes of a static file.
       names: set of the names of weights.
+      numbered: see `flatbuffer.Model.name_tensors`.
 
     Returns: bytes, of a file for tflite-micro alone; `content` where no tensor gains.
     """
@@ -39,7 +40,7 @@ def apply(content, names):
     if not gained:
         return content
     model.prune()
-    model.name_tensors(names)
+    model.name_tensors(names, numbered)
     return model.to_bytes()
 
 

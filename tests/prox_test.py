@@ -104,6 +104,44 @@ class EveryProxTest(unittest.TestCase):
         same = np.array(prox.prox_l1_box(inside, 1.0, 0.0))
         np.testing.assert_array_equal(same.view("int32"), inside.view("int32"))
 
+    def test_float64_is_computed_in_float64_also_from_lists_and_python_numbers(self):
+        # .1 in float32 is off by 1.5e-9.
+        if keras.backend.backend() in ("jax", "numpy"):
+            self.skipTest("Keras makes float32 of it there.")
+        w = ops.convert_to_tensor([0.7, -0.4], dtype="float64")
+        q, levels = [1.0, -1.0], [-1.1, 1.1]
+        for found, expected in (
+            (prox.prox_l1(w, [1.1, -1.1], 0.1), [0.8, -0.5]),
+            (prox.prox_l2(w, q, 0.1), [(0.7 + 0.1) / 1.1, -(0.4 + 0.1) / 1.1]),
+            (prox.prox_l1_box(w, 0.6, 0.1), [0.6, -0.5]),
+            (prox.relax(w, q, 0.1), [0.73, -0.46]),
+            (prox.prox_piecewise_affine(w, levels, 0.9), [0.7 / 0.9, -0.4 / 0.9]),
+            (prox.prox_piecewise_affine(w, levels, 0), [1.1, -1.1]),
+            (prox.prox_concave(w, levels, 0.1), [0.7 / 0.9, -0.4 / 0.9]),
+        ):
+            np.testing.assert_allclose(ops.convert_to_numpy(found), expected, rtol=1e-15)
+
+    def test_relax_arrives_bit_for_bit_and_does_not_begin_before(self):
+        far, near = np.float32([1e8, -0.0]), np.float32([0.1, 3.0])  # far + (near - far) is 0
+        for theta in (1, ops.convert_to_tensor(1.0), ops.convert_to_tensor(1.5)):
+            np.testing.assert_array_equal(ops.convert_to_numpy(prox.relax(far, near, theta)), near)
+        same = ops.convert_to_numpy(prox.relax(far, near, 0))
+        np.testing.assert_array_equal(same.view("int32"), far.view("int32"))
+
+    def test_messages_name_the_number_that_is_out_of_range(self):
+        w = np.float32([0.5])
+        for name, call in (
+            ("tau", lambda: prox.prox_l1(w, w, -1)),
+            ("tau", lambda: prox.prox_l2(w, w, -1)),
+            ("tau", lambda: prox.prox_l1_box(w, 1.0, -1)),
+            ("scale", lambda: prox.prox_l1_box(w, -1, 0.1)),
+            ("theta", lambda: prox.relax(w, w, 2)),
+            ("inverse_slope", lambda: prox.prox_piecewise_affine(w, UNEVEN, 2)),
+            ("tau", lambda: prox.prox_concave(w, UNEVEN, -1)),
+        ):
+            with self.assertRaisesRegex(ValueError, f"^`{name}` must be.* Received: {name}=-?[12]"):
+                call()
+
     def test_nan_stays_nan_and_harms_no_other_weight(self):
         weights = sample()
         clean = apply_all(weights, 0.1)

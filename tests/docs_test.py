@@ -92,6 +92,25 @@ class PagesTest(unittest.TestCase):
             self.assertNotRegex("\n".join(rest), r"[Ss]uperseded by", page.name)
 
 
+class MapTest(unittest.TestCase):
+    """The table of docs/overview.md that says which file decides something."""
+
+    def test_it_names_files_that_exist_and_every_room(self):
+        package = ROOT / "tf_proxquant"
+        section = (ROOT / "docs" / "overview.md").read_text().split("## Which file decides\n")[1]
+        rows = [line for line in section.split("\n## ")[0].splitlines() if line.startswith("| ")]
+        named = set()
+        for row in rows[1:]:
+            where = re.findall(r"`([\w/.]+(?:/|\.py))`", row.split("|")[2])
+            self.assertTrue(where, row)
+            for name in where:
+                places = [package / name, package / where[0] / name]
+                self.assertTrue(any(place.exists() for place in places), name)
+                named.add(name.split("/")[0])
+        rooms = {path.name for path in package.iterdir() if not path.name.startswith(("_", "py."))}
+        self.assertEqual(rooms - named, set(), "Say what these rooms decide.")
+
+
 class ChecksTest(unittest.TestCase):
     """The checks above can fail."""
 

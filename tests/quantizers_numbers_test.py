@@ -32,6 +32,13 @@ class NearestTest(unittest.TestCase):
             np.testing.assert_array_equal(found, levels)
 
 
+    def test_levels_in_another_dtype_do_not_change_that_of_the_weights(self):
+        weights = ops.convert_to_tensor(np.float16([0.4, -0.1]))
+        for levels in ([-0.5, 0.5], np.float32([-0.5, 0.5])):
+            found = ops.convert_to_numpy(Binary().nearest(weights, levels))
+            self.assertEqual((found.dtype, found.tolist()), (np.float16, [0.5, -0.5]))
+
+
 class LongSumTest(unittest.TestCase):
     def test_no_weight_is_lost_where_parts_do_not_divide_evenly(self):
         for length in (groups.LONG - 1, groups.LONG, groups.LONG + groups.FOLDS - 1):

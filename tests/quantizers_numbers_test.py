@@ -31,7 +31,6 @@ class NearestTest(unittest.TestCase):
             found = ops.convert_to_numpy(Binary().nearest(levels, levels))
             np.testing.assert_array_equal(found, levels)
 
-
     def test_levels_in_another_dtype_do_not_change_that_of_the_weights(self):
         weights = ops.convert_to_tensor(np.float16([0.4, -0.1]))
         for levels in ([-0.5, 0.5], np.float32([-0.5, 0.5])):

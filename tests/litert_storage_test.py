@@ -117,6 +117,25 @@ class StorageTest(parameterized.TestCase):
         reasons = {row.operators[0]: row.reason for row in report.rows}
         self.assertEqual(reasons["CONV_2D"], static.IN_8_BITS)
 
+    def test_weights_that_several_layers_read_stay_and_say_why(self):
+        inputs = keras.Input((3, 16))
+        unrolled = keras.Model(inputs, layers.SimpleRNN(32, unroll=True)(inputs))
+        pq.snap(unrolled, pq.Binary("mean", axis=-1))
+        data = np.random.default_rng(0).normal(size=(8, 3, 16)).astype(np.float32)
+        _, report = self.export(unrolled, "tables", representative_data=data, verify=False)
+        shared = [row for row in report.rows if len(row.operators) > 1]
+        self.assertNotEmpty(shared)
+        for row in shared:
+            self.assertEqual((row.form, row.reason), ("int8 static", static.SHARED_IN_8_BITS))
+
+    def test_weights_in_a_loop_are_said_to_be_wrong_in_tflite_micro(self):
+        inputs = keras.Input((3, 16))
+        looped = keras.Model(inputs, layers.Dense(3)(layers.SimpleRNN(32)(inputs)))
+        pq.snap(looped, pq.Binary("mean", axis=-1))
+        data = np.random.default_rng(0).normal(size=(8, 3, 16)).astype(np.float32)
+        _, report = self.export(looped, "int8", representative_data=data, verify=False)
+        self.assertIn("tflite-micro computes codes", "".join(report.notes))
+
     def test_each_operator_decodes_before_its_layer_into_nameless_memory(self):
         path, _ = self.exported("binary", "tables")
         model = flatbuffer.Model(path.read_bytes())

@@ -16,7 +16,7 @@ from tf_proxquant.litert.forms.codes import broadcastable, find_codes, widened
 from tf_proxquant.litert.forms.form import Form, Recoded
 from tf_proxquant.litert.plan import micro
 from tf_proxquant.litert.plan.fast import fast_change
-from tf_proxquant.litert.plan.plan import IO, WEIGHTS, Change, Plan
+from tf_proxquant.litert.plan.plan import IO, WEIGHTS, Change, Plan, reader_notes
 from tf_proxquant.litert.read import flatbuffer
 from tf_proxquant.litert.read.weights import Weight, find_readers, find_weights
 from tf_proxquant.litert.write.recoded import LAYERS
@@ -28,6 +28,7 @@ BY_CONVERTER = "scaled by the converter"
 INT4_LAYERS = {"CONV_2D", "DEPTHWISE_CONV_2D"}  # dense ones are refused by tflite-micro
 IN_8_BITS = "no grid of 4 bits, so 8"
 DENSE_IN_8_BITS = "in 8 bits: tflite-micro reads 4 in convolutions only"
+SHARED_IN_8_BITS = "in 8 bits: several layers read it, and a table is decoded for one"
 TABLES_NOTE = (
     "tflite-micro alone reads weights in tables; the checks ran on the same file with the weights "
     "in 8 bits"
@@ -51,6 +52,7 @@ def plan(model, request):
         changes.append(fast_change(dataclasses.replace(weight, name=name)))
     names = _float_operators(model)
     notes = (NOTE, IN_FLOAT.format(", ".join(names))) if names else (NOTE,)
+    notes += reader_notes(changes)
     if request.io != IO[0] or request.weights != WEIGHTS[0]:
         notes += micro.notes(model)
     if request.weights == "tables":
@@ -63,6 +65,8 @@ def _narrowed(change, weights):
     if not isinstance(change.form, Recoded) or weights == "int8":
         return change
     codes, form = change.form.codes, None
+    if weights == "tables" and len(change.read_by) > 1:
+        return dataclasses.replace(change, reason=SHARED_IN_8_BITS)
     if weights == "tables" and (bits := indexed.bits_of(codes.codes, codes.axis)) < 8:
         size = indexed.num_bytes(codes.codes, codes.axis, bits) + codes.scales.nbytes
         form = Recoded(f"{bits} bit table", bits, size, codes=codes)

@@ -74,6 +74,16 @@ test-micro: .venv/installed .venv-micro/installed
 test-runtimes: .venv/installed
 	$(BIN)/python -m tests.runtimes.run
 
+# Mutants of the numerical rooms, see docs/mutants.md: make mutants ARGS="'tf_proxquant.prox.*'".
+mutants: .venv-mutants/installed
+	KERAS_BACKEND=numpy nice .venv-mutants/bin/mutmut run --max-children 1 $(ARGS)
+	KERAS_BACKEND=numpy .venv-mutants/bin/mutmut results
+
+.venv-mutants/installed: requirements-mutants.txt
+	$(PYTHON) -m venv .venv-mutants
+	.venv-mutants/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-mutants.txt
+	touch $@
+
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -50,6 +50,16 @@ class LevelsTest(unittest.TestCase):
         values[-1, -1] *= 1.01
         self.assertIsNone(levels.integer_grid(values, 7))
 
+    def test_each_channel_gets_the_float32_scale_that_gives_its_values_back(self):
+        # One channel is on no grid, and harms no other.
+        codes = np.tile(np.float32([-127, -101, 1, 37, 64]), (4000, 1))
+        scales = RANDOM.uniform(0.5, 1, (4000, 1)).astype("float32")
+        values = scales * codes
+        values[7, 2] *= np.float32(1.001)
+        found, fits = levels._fit_scale(values, codes, 0)
+        self.assertEqual(np.flatnonzero(~fits).tolist(), [7])
+        np.testing.assert_array_equal((found[:, None] * codes)[fits], values[fits])
+
     def test_two_values_with_one_code_are_noise_and_no_blurred_grid(self):
         # Without 0: its neighbour is a denormal number, which no grid with it has a code for.
         weights = np.float32(0.3) * np.random.default_rng(0).choice([-3, -1, 1, 3], 400)

@@ -21,7 +21,6 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import tempfile
 import time
 

@@ -1,7 +1,7 @@
 r"""Methods of quantized training side by side, with all images at their full size.
 
-    python -m benchmarks.full_size --experiment=cifar10 --data_dir=cifar10.npz
-    python -m benchmarks.full_size --experiment=fashion_mnist --data_dir=/usr/share/datasets/...
+    python -m benchmarks.full_size --experiment=cifar10 --dataset=cifar10.npz
+    python -m benchmarks.full_size --experiment=fashion_mnist --dataset=fashion-mnist
         [--seeds=0,1] [--rows=REGEX] [--epochs=12] [--results=docs/results/full_size.jsonl]
         [--workdir=runs/full_size] [--report] [--toy]
 
@@ -238,7 +238,7 @@ def study(arguments, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
     experiment = EXPERIMENTS[arguments.experiment]
     epochs = arguments.epochs or experiment.epochs
-    data = pq.datasets.load(experiment.dataset, arguments.data_dir)
+    data = pq.datasets.load(arguments.dataset or experiment.dataset)
     key = {"experiment": arguments.experiment, "epochs": epochs}
     for seed in map(int, arguments.seeds.split(",")):
         runs = Study(arguments.experiment, seed, epochs, data, pathlib.Path(arguments.workdir))
@@ -288,7 +288,7 @@ def _table_row(name, runs):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--experiment", choices=sorted(EXPERIMENTS), default="cifar10")
-    parser.add_argument("--data_dir", default=None, help="an .npz, or a folder of IDX files")
+    parser.add_argument("--dataset", default=None, help="an .npz, or a folder of IDX files")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--rows", default="", help="regex")
     parser.add_argument("--epochs", type=int, default=None, help="of the warm start and each row")
@@ -300,7 +300,7 @@ def main():
     rows = [name for name in ROWS if re.search(arguments.rows, name)]
     with tempfile.TemporaryDirectory() as folder:
         if arguments.toy:
-            arguments.experiment, arguments.data_dir = "toy", None
+            arguments.experiment, arguments.dataset = "toy", None
             rows = ["binary, memory", "ternary, ends at 8 bits, memory"]
             arguments.results, arguments.workdir = pathlib.Path(folder, "runs.jsonl"), folder
         if not arguments.report:

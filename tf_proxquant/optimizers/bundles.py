@@ -5,58 +5,66 @@ takes much less time to trace and to compile.
 """
 
 import copy
-import itertools
 import math
 
 from keras import backend, ops
 
+from tf_proxquant.optimizers import graphs
 from tf_proxquant.quantizers import Binary, groups
 
 # Weights of the largest variable that is worth the copy into a bundle and back: where an update is
 # compiled, an operation costs next to nothing; where it is not, and at the first step, it does.
 LARGEST_FUSED, LARGEST = 2**16, 2**19
 
+_SORTS = ("sorts", "True")
+
 
 class Bundle:
     """Variables whose groups share a length and a quantizer, stacked as the rows of one tensor.
 
-    A single variable keeps its shape.
+    A single variable keeps its shape, unless the bundle has a `kind`.
 
     Args:
       variables: list of `keras.Variable`s.
       quantizer: their quantizer.
+      kind: hashable, equal for bundles whose rows may differ in number and length alone, so that
+        one function of a graph serves them all; None for others.
 
     Attributes:
-      variables: as given.
+      variables, kind: as given.
       quantizer: the quantizer of the joined tensor.
     """
 
-    def __init__(self, variables, quantizer):
+    def __init__(self, variables, quantizer, kind=None):
         self.variables = variables
         self.quantizer = quantizer
+        self.kind = kind
         self._axis = quantizer.axis
         self._shapes = [tuple(v.shape) for v in variables]
-        if len(variables) > 1:
+        self._is_rows = len(variables) > 1 or kind is not None
+        if self._is_rows:
             # A copy: a quantizer of the user's own may not say what it is made from.
             self.quantizer = copy.copy(quantizer)
             self.quantizer.axis = 0
 
     def join(self, tensors):
         """Returns one tensor of `tensors`, a list in the order and shapes of the variables."""
-        if len(tensors) == 1:
+        if not self._is_rows:
             return ops.convert_to_tensor(tensors[0])
-        return ops.concatenate([groups.as_rows(t, self._axis) for t in tensors])
+        return _concatenate([groups.as_rows(t, self._axis) for t in tensors])
 
     def read(self, tensors=None):
         """Returns `join` of copies: of the variables, or of as many others.
 
-        Copies, for on TensorFlow a variable is a tensor that changes when it is assigned.
+        Copies, for on TensorFlow a variable is a tensor that changes when it is assigned; rows of
+        it are a copy already.
         """
-        return self.join([ops.copy(t) for t in (self.variables if tensors is None else tensors)])
+        tensors = self.variables if tensors is None else tensors
+        return self.join(tensors if self._is_rows else [ops.copy(t) for t in tensors])
 
     def split(self, joined):
         """Returns what `join` was given."""
-        if len(self._shapes) == 1:
+        if not self._is_rows:
             return [joined]
         counts = [groups.count(shape, self._axis) for shape in self._shapes]
         return [
@@ -66,13 +74,13 @@ class Bundle:
 
     def join_levels(self, levels):
         """Returns the levels of the joined tensor from those of each variable."""
-        if len(levels) == 1:
+        if not self._is_rows:
             return ops.copy(levels[0])
-        return ops.concatenate([ops.reshape(x, (-1, x.shape[-1])) for x in levels])
+        return _concatenate([ops.reshape(x, (-1, x.shape[-1])) for x in levels])
 
     def split_levels(self, joined):
         """Returns what `join_levels` was given."""
-        if len(self._shapes) == 1:
+        if not self._is_rows:
             return [joined]
         counts = [groups.count(shape, self._axis) for shape in self._shapes]
         parts = _split(joined, counts)
@@ -91,20 +99,51 @@ def make_bundles(pairs, is_fused=False):
     bundled = {}
     for variable, quantizer in pairs:
         bundled.setdefault(_key(variable, quantizer, is_fused), []).append((variable, quantizer))
-    return [Bundle([v for v, _ in members], members[0][1]) for members in bundled.values()]
+    return [
+        Bundle([v for v, _ in members], members[0][1], None if is_fused else _kind(key))
+        for key, members in bundled.items()
+    ]
+
+
+def levels_shape(variable, quantizer):
+    """The shape of the levels of a variable."""
+    shape = tuple(variable.shape)
+    if not _is_known(quantizer):
+        return tuple(quantizer.levels(ops.ones(shape, variable.dtype)).shape)
+    one = copy.copy(quantizer)
+    one.axis = None
+    num_levels = one.levels(ops.ones((1,), "float32")).shape[0]
+    if quantizer.axis is None:
+        return (num_levels,)
+    return groups.count(shape, quantizer.axis), num_levels
 
 
 def _key(variable, quantizer, is_fused):
-    """What variables must share to be joined: state, dtype and length of row."""
+    """What variables must share to be joined: state, dtype and length of row; an int for none."""
     size = math.prod(variable.shape)
     largest = LARGEST_FUSED if is_fused else LARGEST
     if not 0 < size <= largest or quantizer.fixed_level is not None or not _fits_rows(quantizer):
         return id(variable)
     if is_fused and isinstance(quantizer, Binary):  # one mean, which is not worth a copy
         return id(variable)
-    state = tuple(sorted((name, _plain(value)) for name, value in vars(quantizer).items()))
+    state = {**vars(quantizer), "sorts": quantizer.sorts}
+    state = tuple(sorted((name, _plain(value)) for name, value in state.items()))
     length = size // groups.count(variable.shape, quantizer.axis)
     return type(quantizer), state, backend.standardize_dtype(variable.dtype), length
+
+
+def _kind(key):
+    """What bundles must share to be computed by one function of a graph; None for never."""
+    if isinstance(key, int):
+        return None
+    quantizer_type, state, dtype, _ = key
+    if not quantizer_type.__module__.startswith("tf_proxquant.") or _SORTS in state:
+        return None  # rows that are sorted must have a known length
+    return quantizer_type, tuple(pair for pair in state if pair[0] != "axis"), dtype
+
+
+def _is_known(quantizer):
+    return type(quantizer).__module__.startswith("tf_proxquant.")
 
 
 def _fits_rows(quantizer):
@@ -124,6 +163,9 @@ def _plain(value):
     return f"object {id(value)}"
 
 
+def _concatenate(tensors):
+    return tensors[0] if len(tensors) == 1 else ops.concatenate(tensors)
+
+
 def _split(tensor, sizes):
-    bounds = list(itertools.accumulate(sizes))[:-1]
-    return ops.split(tensor, bounds)
+    return [tensor] if len(sizes) == 1 else graphs.split(tensor, sizes)

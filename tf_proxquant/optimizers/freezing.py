@@ -45,6 +45,7 @@ class FreezingOptimizer(WrappingOptimizer):
         super().__init__(inner_optimizer, name)
         self._quantizers = {}
         self._kept_levels = {}
+        self._traces: dict = {}
         self._samples: Any = None
         self._snap_distance = None
         self._has_warned = False
@@ -135,7 +136,7 @@ class FreezingOptimizer(WrappingOptimizer):
         Returns: dict from bundles to levels.
         """
         keeping = [b for b in points if self._kept_of(b)]
-        levels = {b: b.quantizer.levels(points[b]) for b in points if b not in keeping}
+        levels = {b: self._shared(_levels_of, b, points[b]) for b in points if b not in keeping}
         if not keeping:
             return levels
         kept = [b.join_levels(self._kept_of(b)) for b in keeping]
@@ -148,7 +149,8 @@ class FreezingOptimizer(WrappingOptimizer):
             is_due = ops.logical_and(is_due, stage.updates)
 
         def fit(points):
-            return [b.quantizer.levels(p) for b, p in zip(keeping, points, strict=True)]
+            pairs = zip(keeping, points, strict=True)
+            return [self._shared(_levels_of, b, p) for b, p in pairs]
 
         fitted = graphs.compute_if(is_due, fit, [points[b] for b in keeping], kept)
         if far is not None:
@@ -161,11 +163,15 @@ class FreezingOptimizer(WrappingOptimizer):
         return graphs.cond(
             stage.is_frozen,
             lambda: [
-                holding.is_far(b.quantizer, before[b], k)
+                self._shared(holding.is_far, b, before[b], k)
                 for b, k in zip(bundles, kept, strict=True)
             ],
             lambda: [ops.zeros(k.shape[:-1], "bool") for k in kept],
         )
+
+    def _shared(self, function, bundle, *tensors):
+        """Returns `function(bundle.quantizer, *tensors)`."""
+        return graphs.call_shared(self._traces, function, bundle, *tensors)
 
     def _kept_of(self, bundle):
         kept = [self._kept_levels.get(self._var_key(v)) for v in bundle.variables]
@@ -204,3 +210,12 @@ class FreezingOptimizer(WrappingOptimizer):
                 kept.assign(levels)
         if self._samples is not None:  # nothing is known of them
             self._samples.assign(ops.full(self._samples.shape, math.nan, "float32"))
+
+
+def _levels_of(quantizer, points):
+    return quantizer.levels(points)
+
+
+def nearest_of(quantizer, points, levels):
+    """`quantizer.nearest`, for `FreezingOptimizer._shared`."""
+    return quantizer.nearest(points, levels)

@@ -6,6 +6,7 @@ passes of them.
 """
 
 import contextlib
+import itertools
 import math
 
 import keras
@@ -87,6 +88,66 @@ def cond(condition, if_true, if_false):
     if _is_value(condition):
         return if_true() if bool(condition) else if_false()
     return ops.cond(condition, if_true, if_false)
+
+
+def call_shared(cache, function, bundle, *tensors):
+    """Returns `function(bundle.quantizer, *tensors)`; one trace serves all bundles of a kind.
+
+    Each operation of a graph takes time when it is traced, optimized and started the first time,
+    and the bundles of a network differ in nothing but the shape of their rows.
+
+    Args:
+      cache: dict that keeps what is traced.
+      function: callable that takes a quantizer and tensors, and gives a tensor.
+      bundle: a `Bundle`.
+      *tensors: the rows, and tensors of fewer elements; None is handed on.
+    """
+    if bundle.kind is None or not _shares():
+        return function(bundle.quantizer, *tensors)
+    given = [t for t in tensors if t is not None]
+    key = function.__qualname__, bundle.kind, tuple(t is None for t in tensors)
+    if key not in cache:
+        cache[key] = _shared(function, bundle.quantizer, tensors)
+    result = cache[key](*given)
+    known = given[0].shape[: len(result.shape)]
+    result.set_shape([k if r is None else r for k, r in zip(known, result.shape, strict=True)])
+    return result
+
+
+def _shares():
+    if keras.backend.backend() != "tensorflow":
+        return False
+    tensorflow = _tensorflow()
+    return not tensorflow.executing_eagerly() and not tensorflow.distribute.has_strategy()
+
+
+def _shared(function, quantizer, tensors):
+    """Traces a function for rows of any number and length."""
+    tensorflow = _tensorflow()
+
+    def signature(index, tensor):
+        shape = [None, *tensor.shape[1:]] if len(tensor.shape) else []
+        if index == 0:
+            shape = [None] * len(shape)
+        return tensorflow.TensorSpec(shape, tensor.dtype)
+
+    def traced(*given):
+        rest = iter(given)
+        return function(quantizer, *(None if t is None else next(rest) for t in tensors))
+
+    return tensorflow.function(
+        traced,
+        input_signature=[signature(i, t) for i, t in enumerate(tensors) if t is not None],
+        autograph=False,
+        experimental_attributes={"_noinline": True},
+    )
+
+
+def split(tensor, sizes):
+    """Returns the parts of these sizes along the first axis. That of Keras is 20 operations."""
+    if keras.backend.backend() == "tensorflow":
+        return _tensorflow().split(tensor, sizes)
+    return ops.split(tensor, list(itertools.accumulate(sizes))[:-1])
 
 
 def outside():

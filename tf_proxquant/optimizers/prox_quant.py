@@ -9,6 +9,7 @@ from tf_proxquant import checks
 from tf_proxquant import prox as operators
 from tf_proxquant.optimizers import arguments, graphs, holding, maps
 from tf_proxquant.optimizers.base import QuantizingOptimizer
+from tf_proxquant.optimizers.freezing import nearest_of
 from tf_proxquant.quantizers import Quantizer
 from tf_proxquant.typing import JitCompile, Prox, Select, Strength, Tensor, TensorLike
 
@@ -140,6 +141,8 @@ class ProxQuant(QuantizingOptimizer):
         """
         step = ops.copy(self.iterations)  # the inner update moves it, and with it the strength
         strength = self._strength_at(step)
+        if strength is not None:
+            strength = ops.convert_to_tensor(strength)
         old_w, old_v = self._read(bundles)
 
         v = {b: self._remembered(old_w[b], old_v[b]) for b in bundles}
@@ -147,7 +150,7 @@ class ProxQuant(QuantizingOptimizer):
         stage = self._stage(step)
         v = {b: stage.held_or_moved(old_w[b], v[b]) for b in bundles}
         levels = self._levels(v, old_w, step, stage)
-        w = {b: self._prox(v[b], b.quantizer, levels[b], strength) for b in bundles}
+        w = {b: self._shared(self._prox, b, v[b], levels[b], strength) for b in bundles}
         if self.freeze_step is not None:
             w = self._snapped(w, v, levels, step, stage)
 
@@ -166,7 +169,7 @@ class ProxQuant(QuantizingOptimizer):
         self.inner_optimizer.apply(grads, variables)
         return {b: self._clipped(b.read(), bool(self.memory)) for b in v}
 
-    def _prox(self, v, quantizer, levels, strength):
+    def _prox(self, quantizer, v, levels, strength):
         """The pull, w <- prox(v, levels(v))."""
         name = self._map or quantizer.regularizer
         if getattr(self.strength, "is_pull", False):
@@ -180,7 +183,7 @@ class ProxQuant(QuantizingOptimizer):
 
     def _snapped(self, w, v, levels, step, stage):
         """The freeze, w <- nearest(v, levels(v)) from then on; notes how far that is from w."""
-        nearest = {b: b.quantizer.nearest(v[b], levels[b]) for b in w}
+        nearest = {b: self._shared(nearest_of, b, v[b], levels[b]) for b in w}
         is_now = ops.equal(step + 1, self.freeze_step)
         distance = graphs.cond(
             is_now if stage.updates is None else ops.logical_and(is_now, stage.updates),
@@ -200,7 +203,7 @@ class ProxQuant(QuantizingOptimizer):
         """The first gradient is taken at the prox of the weights."""
         strength = self._strength_at(ops.copy(self.iterations))
         for variable, quantizer, levels in self.fit_levels():
-            variable.assign(self._prox(self.latent_of(variable), quantizer, levels, strength))
+            variable.assign(self._prox(quantizer, self.latent_of(variable), levels, strength))
 
     def tau(self, step: TensorLike) -> Tensor | None:
         """Returns tau of the update number `step`, counted from 0.

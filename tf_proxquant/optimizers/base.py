@@ -9,7 +9,7 @@ from keras import ops
 from tf_proxquant import checks, selection
 from tf_proxquant.describing import describe
 from tf_proxquant.optimizers import arguments, graphs, watching
-from tf_proxquant.optimizers.bundles import levels_shape, make_bundles
+from tf_proxquant.optimizers.bundles import levels_shapes, make_bundles
 from tf_proxquant.optimizers.freezing import FreezingOptimizer
 from tf_proxquant.quantizers import Quantizer
 from tf_proxquant.typing import JitCompile, Select, Tensor, TensorLike
@@ -114,14 +114,12 @@ class QuantizingOptimizer(FreezingOptimizer):
             self._samples = self.add_variable(shape=shape, dtype="float32", name="samples")
 
     def _make_kept_levels(self):
-        for variable, quantizer in self.quantized_variables:
-            if quantizer.fixed_level is None:
-                path = selection.path(variable).replace("/", "_")  # .h5 files need unique names
-                self._kept_levels[self._var_key(variable)] = self.add_variable(
-                    shape=levels_shape(variable, quantizer),
-                    dtype=variable.dtype,
-                    name=f"{path}_levels",
-                )
+        pairs = [(v, q) for v, q in self.quantized_variables if q.fixed_level is None]
+        for (variable, _), shape in zip(pairs, levels_shapes(pairs), strict=True):
+            path = selection.path(variable).replace("/", "_")  # .h5 files need unique names
+            self._kept_levels[self._var_key(variable)] = self.add_variable(
+                shape=shape, dtype=variable.dtype, name=f"{path}_levels"
+            )
 
     def _place_when_known(self):
         """Places the weights once, as soon as they have values.

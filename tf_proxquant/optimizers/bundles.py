@@ -105,31 +105,34 @@ def make_bundles(pairs, is_fused=False):
     ]
 
 
-def levels_shape(variable, quantizer):
-    """The shape of the levels of a variable."""
-    shape = tuple(variable.shape)
-    if not _is_known(quantizer):
-        return tuple(quantizer.levels(ops.ones(shape, variable.dtype)).shape)
-    one = copy.copy(quantizer)
-    one.axis = None
-    num_levels = one.levels(ops.ones((1,), "float32")).shape[0]
-    if quantizer.axis is None:
-        return (num_levels,)
-    return groups.count(shape, quantizer.axis), num_levels
+def levels_shapes(pairs):
+    """Returns the shape of the levels of each (variable, quantizer)."""
+    shapes, found = [], {}
+    for variable, quantizer in pairs:
+        shape = tuple(variable.shape)
+        key = _key(variable, quantizer, False)
+        kind = _kind(key) or key
+        if kind not in found:
+            ones = ops.ones(shape, variable.dtype)
+            found[kind] = quantizer.levels(ones).shape[-1]
+        rows = () if quantizer.axis is None else (groups.count(shape, quantizer.axis),)
+        shapes.append((*rows, found[kind]))
+    return shapes
 
 
 def _key(variable, quantizer, is_fused):
     """What variables must share to be joined: state, dtype and length of row; an int for none."""
     size = math.prod(variable.shape)
-    largest = LARGEST_FUSED if is_fused else LARGEST
-    if not 0 < size <= largest or quantizer.fixed_level is not None or not _fits_rows(quantizer):
+    if size == 0 or quantizer.fixed_level is not None or not _fits_rows(quantizer):
         return id(variable)
     if is_fused and isinstance(quantizer, Binary):  # one mean, which is not worth a copy
         return id(variable)
     state = {**vars(quantizer), "sorts": quantizer.sorts}
     state = tuple(sorted((name, _plain(value)) for name, value in state.items()))
     length = size // groups.count(variable.shape, quantizer.axis)
-    return type(quantizer), state, backend.standardize_dtype(variable.dtype), length
+    own = size > (LARGEST_FUSED if is_fused else LARGEST)
+    dtype = backend.standardize_dtype(variable.dtype)
+    return type(quantizer), state, dtype, id(variable) if own else length
 
 
 def _kind(key):
@@ -140,10 +143,6 @@ def _kind(key):
     if not quantizer_type.__module__.startswith("tf_proxquant.") or _SORTS in state:
         return None  # rows that are sorted must have a known length
     return quantizer_type, tuple(pair for pair in state if pair[0] != "axis"), dtype
-
-
-def _is_known(quantizer):
-    return type(quantizer).__module__.startswith("tf_proxquant.")
 
 
 def _fits_rows(quantizer):

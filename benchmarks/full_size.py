@@ -3,7 +3,7 @@ r"""Methods of quantized training side by side, with all images at their full si
     python -m benchmarks.full_size --experiment=cifar10 --dataset=cifar10.npz
     python -m benchmarks.full_size --experiment=fashion_mnist --dataset=fashion-mnist
         [--seeds=0,1] [--rows=REGEX] [--epochs=12] [--results=docs/results/full_size.jsonl]
-        [--workdir=runs/full_size] [--report] [--toy]
+        [--workdir=runs/full_size] [--report] [--picture=FILE] [--toy]
 
 Each seed trains one full-precision warm start, and every row goes on from it for the same number of
 epochs: crops and flips, Adam, half a cosine, levels per output channel, freeze after 9 tenths of
@@ -285,6 +285,54 @@ def _table_row(name, runs):
     return f"| {name} | {' | '.join(cells + sizes)} | {len(runs)} |"
 
 
+COLORS = {
+    "memory": "#0072B2",
+    "BinaryConnect": "#D55E00",
+    "PARQ": "#009E73",
+    "BinaryRelax": "#CC79A7",
+    "ProxQuant as published": "#E69F00",
+    "full precision": "#444444",
+}
+MARKERS = {"binary": "o", "ternary": "^", "2 bits": "s"}
+
+
+def draw(results, path):
+    """Draws the accuracy of every row over the bytes of its file, one panel an experiment."""
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    groups = sorted({(line["experiment"], line["epochs"]) for line in results})
+    figure = Figure(figsize=(5.5 * len(groups), 4.6), layout="constrained")
+    for axes, group in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups, strict=True):
+        chosen = [line for line in results if (line["experiment"], line["epochs"]) == group]
+        for name in ROWS:
+            own = [line for line in chosen if line["row"] == name]
+            if own:
+                _draw_row(axes, name, own)
+        axes.set_xscale("log")
+        axes.set_title(f"{group[0]}: warm start and {group[1]} epochs")
+        axes.set_xlabel("bytes of the .tflite: small; float for full precision")
+        axes.set_ylabel("test accuracy of the last epoch")
+        axes.grid(alpha=0.3)
+    handles = [Line2D([], [], color=c, lw=4, label=name) for name, c in COLORS.items()]
+    handles += [Line2D([], [], color="k", ls="", marker=m, label=n) for n, m in MARKERS.items()]
+    handles.append(Line2D([], [], color="k", ls="", marker="o", mfc="w", label="ends at 8 bits"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8)
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
+
+
+def _draw_row(axes, name, runs):
+    row = ROWS[name]
+    sizes = [run["small_bytes" if row.prox else "float_bytes"] for run in runs]
+    method = name.rpartition(", ")[2]
+    color = COLORS[method]
+    axes.plot(
+        sizes, [run["accuracy"] for run in runs], marker=MARKERS[row.quantizer], color=color,
+        linestyle="", markersize=8, alpha=0.85, mfc="white" if row.ends else color,
+    )  # fmt: skip
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--experiment", choices=sorted(EXPERIMENTS), default="cifar10")
@@ -295,6 +343,7 @@ def main():
     parser.add_argument("--results", default="docs/results/full_size.jsonl")
     parser.add_argument("--workdir", default="runs/full_size", help="warm starts, unfinished runs")
     parser.add_argument("--report", action="store_true", help="run nothing")
+    parser.add_argument("--picture", default=None, help="draw accuracy over bytes into this .png")
     parser.add_argument("--toy", action="store_true", help="two epochs of digits, two rows")
     arguments = parser.parse_args()
     rows = [name for name in ROWS if re.search(arguments.rows, name)]
@@ -306,6 +355,8 @@ def main():
         if not arguments.report:
             study(arguments, rows)
         print(report(read(arguments.results)))
+        if arguments.picture or arguments.toy:
+            draw(read(arguments.results), arguments.picture or pathlib.Path(folder, "toy.png"))
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ class QuantizationMonitor(_Callback):
         """
         optimizer = built_optimizer(self.model)
         paths = [selection.path(v) for v, _ in optimizer.quantized_variables]
-        weights, quantized = _weights_and_grid(optimizer)
+        weights, quantized = map(list, zip(*optimizer.grid(), strict=True))
         figures = self._figures(self.reference, weights, quantized)
         if self.per_layer:
             for path, *tensors in zip(paths, self.reference, weights, quantized, strict=True):
@@ -85,13 +85,6 @@ class QuantizationMonitor(_Callback):
             "sign_change": metrics.sign_changes(before, weights),
             "on_grid": metrics.share_on_grid(weights, quantized),
         }
-
-
-def _weights_and_grid(optimizer):
-    """The selected weights and their nearest points of the grid, as lists of arrays."""
-    found = optimizer.fit_levels()
-    weights = [_numpy(v) for v, _, _ in found]
-    return weights, [_numpy(q.nearest(v, levels)) for v, q, levels in found]
 
 
 class StopOnNonFinite(_Callback):

@@ -63,7 +63,7 @@ class Bundle:
         return self.join(tensors if self._is_rows else [ops.copy(t) for t in tensors])
 
     def split(self, joined):
-        """Returns what `join` was given."""
+        """Returns what `join` was given; of an array, arrays."""
         if not self._is_rows:
             return [joined]
         counts = [groups.count(shape, self._axis) for shape in self._shapes]
@@ -163,7 +163,7 @@ def _plain(value):
 
 
 def _concatenate(tensors):
-    return tensors[0] if len(tensors) == 1 else ops.concatenate(tensors)
+    return tensors[0] if len(tensors) == 1 else groups.namespace(tensors[0]).concatenate(tensors)
 
 
 def _split(tensor, sizes):

@@ -4,6 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 from tf_proxquant import selection
@@ -115,6 +116,28 @@ class FreezingOptimizer(WrappingOptimizer):
             fitted.append((variable, quantizer, levels))
         return fitted
 
+    def grid(self) -> list[tuple]:
+        """Returns the selected weights and the grid points nearest to them, in little time.
+
+        The levels are those of `fit_levels`.
+
+        Returns: list of (weights, nearest), arrays, in the order of `quantized_variables`.
+        Raises: ValueError: naming the first variable with a NaN or inf.
+        """
+        found, past_freeze = {}, self._is_past_freeze()
+        for bundle in self._bundles_of(None, False):
+            weights = [ops.convert_to_numpy(v) for v in bundle.variables]
+            kept = self._kept_of(bundle) if past_freeze else []
+            levels = bundle.join_levels(kept) if kept else None
+            joined = ops.convert_to_tensor(bundle.join(weights))
+            nearest = self._shared(_grid_of, bundle, joined, levels, eagerly=True)
+            nearest = bundle.split(ops.convert_to_numpy(nearest))
+            if not all(np.all(np.isfinite(part)) for part in nearest):
+                self.fit_levels()
+            pairs = zip(weights, nearest, strict=True)
+            found.update(zip(map(self._var_key, bundle.variables), pairs, strict=True))
+        return [found[self._var_key(variable)] for variable, _ in self.quantized_variables]
+
     def _stage(self, step):
         """Returns the `Stage` of the update just made; `step` is the number of those before."""
         updates = snaps = is_frozen = None
@@ -169,9 +192,9 @@ class FreezingOptimizer(WrappingOptimizer):
             lambda: [ops.zeros(k.shape[:-1], "bool") for k in kept],
         )
 
-    def _shared(self, function, bundle, *tensors):
-        """Returns `function(bundle.quantizer, *tensors)`."""
-        return graphs.call_shared(self._traces, function, bundle, *tensors)
+    def _shared(self, function, bundle, *tensors, eagerly=False):
+        """Returns `function(bundle.quantizer, *tensors)`; see `graphs.call_shared`."""
+        return graphs.call_shared(self._traces, function, bundle, *tensors, eagerly=eagerly)
 
     def _kept_of(self, bundle):
         kept = [self._kept_levels.get(self._var_key(v)) for v in bundle.variables]
@@ -214,6 +237,13 @@ class FreezingOptimizer(WrappingOptimizer):
 
 def _levels_of(quantizer, points):
     return quantizer.levels(points)
+
+
+def _grid_of(quantizer, weights, kept):
+    levels = quantizer.levels(weights)
+    if kept is not None:
+        levels = holding.choose(holding.is_far(quantizer, weights, kept), levels, kept)
+    return quantizer.nearest(weights, levels)
 
 
 def nearest_of(quantizer, points, levels):

@@ -1,4 +1,4 @@
-"""What XLA needs: when an update is compiled, and branches that compile well.
+"""What graphs need: when an update is compiled by XLA, and few operations where it is not.
 
 Keras compiles whole training steps on JAX, and on TensorFlow where there is a GPU. On a CPU,
 TensorFlow runs an update operation by operation, each one a pass over the weights. XLA makes few
@@ -10,7 +10,10 @@ import itertools
 import math
 
 import keras
+import numpy as np
 from keras import ops
+
+from tf_proxquant.quantizers.groups import namespace
 
 # Weights in the mean trainable variable from which "auto" compiles. The compiler takes time for
 # each variable, and saves time for each weight and step.
@@ -90,7 +93,7 @@ def cond(condition, if_true, if_false):
     return ops.cond(condition, if_true, if_false)
 
 
-def call_shared(cache, function, bundle, *tensors):
+def call_shared(cache, function, bundle, *tensors, eagerly=False):
     """Returns `function(bundle.quantizer, *tensors)`; one trace serves all bundles of a kind.
 
     Each operation of a graph takes time when it is traced, optimized and started the first time,
@@ -101,8 +104,9 @@ def call_shared(cache, function, bundle, *tensors):
       function: callable that takes a quantizer and tensors, and gives a tensor.
       bundle: a `Bundle`.
       *tensors: the rows, and tensors of fewer elements; None is handed on.
+      eagerly: whether to do so outside a graph, too, where `function` raises nothing then.
     """
-    if bundle.kind is None or not _shares():
+    if bundle.kind is None or not _shares(eagerly):
         return function(bundle.quantizer, *tensors)
     given = [t for t in tensors if t is not None]
     key = function.__qualname__, bundle.kind, tuple(t is None for t in tensors)
@@ -114,16 +118,18 @@ def call_shared(cache, function, bundle, *tensors):
     return result
 
 
-def _shares():
+def _shares(eagerly):
     if keras.backend.backend() != "tensorflow":
         return False
-    tensorflow = _tensorflow()
-    return not tensorflow.executing_eagerly() and not tensorflow.distribute.has_strategy()
+    import tensorflow
+
+    is_graph = not tensorflow.executing_eagerly()
+    return (is_graph or eagerly) and not tensorflow.distribute.has_strategy()
 
 
 def _shared(function, quantizer, tensors):
     """Traces a function for rows of any number and length."""
-    tensorflow = _tensorflow()
+    import tensorflow
 
     def signature(index, tensor):
         shape = [None, *tensor.shape[1:]] if len(tensor.shape) else []
@@ -145,9 +151,11 @@ def _shared(function, quantizer, tensors):
 
 def split(tensor, sizes):
     """Returns the parts of these sizes along the first axis. That of Keras is 20 operations."""
-    if keras.backend.backend() == "tensorflow":
-        return _tensorflow().split(tensor, sizes)
-    return ops.split(tensor, list(itertools.accumulate(sizes))[:-1])
+    if keras.backend.backend() == "tensorflow" and not isinstance(tensor, np.ndarray):
+        import tensorflow
+
+        return tensorflow.split(tensor, sizes)
+    return namespace(tensor).split(tensor, list(itertools.accumulate(sizes))[:-1])
 
 
 def outside():

@@ -1,11 +1,14 @@
 """Files of the static profile whose inputs and outputs are integers too."""
 
+import contextlib
 import pathlib
 import tempfile
 import unittest.mock
+from io import StringIO
 
 import keras
 import numpy as np
+import tensorflow as tf
 from absl.testing import parameterized
 from ai_edge_litert.schema_py_generated import TensorType
 from keras import layers
@@ -164,6 +167,24 @@ class IntegerEdgesTest(parameterized.TestCase):
             with self.assertRaisesRegex(ValueError, f"Received: .*{io}"):
                 pq.export(model, self.path, profile, io=io, representative_data=data_of(model))
         self.assertFalse(self.path.exists())
+
+    def test_data_that_cannot_calibrate_are_refused_with_a_way_out(self):
+        model = words()
+        data = data_of(model)
+        for wrong in (lambda: [data], ([x] for x in data), tf.data.Dataset.from_tensors(data)):
+            with self.assertRaisesRegex(ValueError, "an array of samples.*stack.*Received: "):
+                self.export(model, "float32", wrong)
+        with self.assertRaisesRegex(ValueError, "does not take.*word numbers.*out of bounds"):
+            self.export(model, "float32", data + 50)
+
+    def test_the_command_refuses_what_is_no_npz(self):
+        path = str(self.folder / "data.npy")
+        np.save(path, data_of(words()))
+        stderr = StringIO()
+        with contextlib.redirect_stderr(stderr):
+            status = command.main(["m.keras", "m.tflite", "--profile=static", f"--data={path}"])
+        self.assertEqual(status, 1)
+        self.assertIn("Expected an .npz file", stderr.getvalue())
 
     def test_the_command_takes_it(self):
         model = pictures()

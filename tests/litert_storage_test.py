@@ -168,9 +168,21 @@ class StorageTest(parameterized.TestCase):
         small = keras.Model(inputs, layers.Dense(3)(inputs))
         pq.snap(small, pq.Binary("mean", axis=-1))
         data = {"representative_data": samples()[:, 0, :4, 0]}
-        path, _ = self.export(small, "tables", **data)
+        path, report = self.export(small, "tables", **data)
         plain, _ = self.export(small, "int8", **data)
         self.assertEqual(path.read_bytes(), plain.read_bytes())
+        self.assertNotIn("tflite-micro", "".join(report.notes))
+
+    def test_the_report_knows_tables_of_weights_on_no_grid(self):
+        inputs = keras.Input((40,))
+        coarse = keras.Model(inputs, layers.Dense(48)(inputs))
+        values = np.random.default_rng(0).choice([-1, 0.3717, 0.9113], (40, 48))
+        coarse.layers[-1].kernel.assign(values)
+        data = np.random.default_rng(1).normal(size=(8, 40)).astype(np.float32)
+        path, report = self.export(coarse, "tables", representative_data=data)
+        forms = [report.rows[0].form, pq.inspect(path).rows[0].form]
+        self.assertEqual(forms, ["2 bit table"] * 2)
+        self.assertEqual(report.rows[0].reason, static.BY_CONVERTER)
 
     def test_tables_that_decode_to_something_else_are_not_written(self):
         wide, _ = self.exported("binary", "int8")

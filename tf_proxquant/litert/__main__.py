@@ -12,6 +12,7 @@ import json
 import pathlib
 import re
 import sys
+import zipfile
 
 import numpy as np
 from absl import flags
@@ -96,6 +97,10 @@ def _arrays(path):
     """The arrays of an .npz file: a dict by name, or the only one."""
     if not pathlib.Path(path).is_file():
         raise ValueError(f"There is no file at {path!r}. Expected an .npz file of arrays.")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"Expected an .npz file of arrays, as numpy.savez writes it. Received: {path!r}"
+        )
     with np.load(path) as stored:
         arrays = {name: stored[name] for name in stored.files}
     return arrays if len(arrays) > 1 else next(iter(arrays.values()))

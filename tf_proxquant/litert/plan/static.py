@@ -29,10 +29,6 @@ INT4_LAYERS = {"CONV_2D", "DEPTHWISE_CONV_2D"}  # dense ones are refused by tfli
 IN_8_BITS = "no grid of 4 bits, so 8"
 DENSE_IN_8_BITS = "in 8 bits: tflite-micro reads 4 in convolutions only"
 SHARED_IN_8_BITS = "in 8 bits: several layers read it, and a table is decoded for one"
-TABLES_NOTE = (
-    "tflite-micro alone reads weights in tables; the checks ran on the same file with the weights "
-    "in 8 bits"
-)
 
 
 def plan(model, request):
@@ -45,7 +41,7 @@ def plan(model, request):
             if _is_table(model, tensor):
                 names = [model.operator_name(reader) for reader in readers]
                 change = _change(model, (number, index), names, originals, taken)
-                changes.append(_narrowed(change, request.weights))
+                changes.append(_narrowed(change, request.weights, model.array(tensor)))
     # What stays float, such as the layers inside of loops.
     for weight in find_weights(model):
         name = flatbuffer.unique_name(weight.name, taken)
@@ -55,30 +51,41 @@ def plan(model, request):
     notes += reader_notes(changes)
     if request.io != IO[0] or request.weights != WEIGHTS[0]:
         notes += micro.notes(model)
-    if request.weights == "tables":
-        notes = (*notes, TABLES_NOTE)
     return Plan(tuple(changes), notes)
 
 
-def _narrowed(change, weights):
-    """A change with the weights in fewer than 8 bits where their levels and the layer allow it."""
-    if not isinstance(change.form, Recoded) or weights == "int8":
+def _narrowed(change, weights, codes):
+    """A change with the weights in fewer than 8 bits where their levels and the layer allow it.
+
+    `codes` are the converter's.
+    """
+    if weights == "tables" and set(change.read_by) <= set(LAYERS):
+        return _in_table(change, codes)
+    if weights != "int4" or not isinstance(change.form, Recoded):
         return change
-    codes, form = change.form.codes, None
-    if weights == "tables" and len(change.read_by) > 1:
-        return dataclasses.replace(change, reason=SHARED_IN_8_BITS)
-    if weights == "tables" and (bits := indexed.bits_of(codes.codes, codes.axis)) < 8:
-        size = indexed.num_bytes(codes.codes, codes.axis, bits) + codes.scales.nbytes
-        form = Recoded(f"{bits} bit table", bits, size, codes=codes)
-    if weights == "int4":
-        if not set(change.read_by) <= INT4_LAYERS:
-            return dataclasses.replace(change, reason=DENSE_IN_8_BITS)
-        found = find_codes(change.weight.values, 4, codes.axis, narrow=True)
-        if found is None:
-            return dataclasses.replace(change, reason=IN_8_BITS)
-        found = widened(found, 4)
-        form = Recoded("int4 static", 4, found.num_bytes, codes=found)
-    return change if form is None else dataclasses.replace(change, form=form)
+    if not set(change.read_by) <= INT4_LAYERS:
+        return dataclasses.replace(change, reason=DENSE_IN_8_BITS)
+    found = find_codes(change.weight.values, 4, change.form.codes.axis, narrow=True)
+    if found is None:
+        return dataclasses.replace(change, reason=IN_8_BITS)
+    found = widened(found, 4)
+    form = Recoded("int4 static", 4, found.num_bytes, codes=found)
+    return dataclasses.replace(change, form=form)
+
+
+def _in_table(change, codes):
+    """The change that `write.tables` makes of it, whether its codes are of a grid or rounded."""
+    is_recoded = isinstance(change.form, Recoded)
+    if len(change.read_by) > 1:
+        return dataclasses.replace(change, reason=SHARED_IN_8_BITS) if is_recoded else change
+    codes = change.form.codes.codes if is_recoded else codes
+    axis = LAYERS[change.read_by[0]].axis
+    bits = indexed.bits_of(codes, axis)
+    if bits == 8:
+        return change
+    size = indexed.num_bytes(codes, axis, bits) + 4 * codes.shape[axis]
+    form = dataclasses.replace(change.form, name=f"{bits} bit table", bits=bits, num_bytes=size)
+    return dataclasses.replace(change, form=form)
 
 
 def _float_operators(model):

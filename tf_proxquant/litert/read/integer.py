@@ -27,11 +27,16 @@ NARROWEST = 1e-6
 
 
 def check_data(data):
-    """Refuses a static export without data to calibrate on."""
+    """Refuses a static export without arrays to calibrate on."""
     if data is None:
         raise ValueError(
             'profile="static" calibrates activations: give representative_data, an array of '
             "about 100 samples (or a list or dict of arrays, one per input). Received: None"
+        )
+    if callable(data) or hasattr(data, "__next__") or hasattr(data, "element_spec"):
+        raise ValueError(
+            "representative_data must be an array of samples, or a list or dict of arrays, one per "
+            f"input: stack what a generator or data set gives. Received: {type(data).__name__}"
         )
 
 
@@ -161,7 +166,13 @@ def _find_ranges(content, model, data):
     ]
     ranges = {}
     for batch, _ in runtime.batches(runner, runtime.name_inputs(runner, data), CALIBRATION_BATCH):
-        runner(batch)
+        try:
+            runner(batch)
+        except RuntimeError as error:
+            raise ValueError(
+                "The model does not take the representative data; word numbers, for one, must be "
+                f"below the rows of their table. Received: {refusals.first_sentence(error)}"
+            ) from error
         for index, values in runner.activations(activations):
             low, high = _range(values)
             if not np.isfinite(low + high):

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import pickle
 import tempfile
 import unittest
 
@@ -50,6 +51,13 @@ OPTIMIZERS = {
 
 
 class SavingTest(unittest.TestCase):
+    def test_an_optimizer_that_is_not_built_can_be_copied_and_pickled(self):
+        for name, optimizer in OPTIMIZERS.items():
+            given = optimizer()
+            for again in (copy.deepcopy(given), pickle.loads(pickle.dumps(given))):
+                self.assertIsNot(again.inner_optimizer, given.inner_optimizer)
+                self.assertEqual(repr(again), repr(given), name)
+
     def test_fit_save_load_fit_equals_the_uninterrupted_run_bit_for_bit(self):
         for name, optimizer in OPTIMIZERS.items():
             with self.subTest(name), tempfile.TemporaryDirectory() as folder:

@@ -101,6 +101,12 @@ class WrappingOptimizer(keras.optimizers.Optimizer):
             # next `fit` may not donate twice.
             variable.assign(ops.copy(variable))
 
+    def __reduce__(self):
+        """What `copy` and `pickle` take: of an optimizer that is not built, its configuration."""
+        if self.built:
+            return super().__reduce__()
+        return keras.saving.deserialize_keras_object, (keras.saving.serialize_keras_object(self),)
+
     def save_own_variables(self, store: dict) -> None:
         """Stores this optimizer's own variables; Keras visits the inner one by itself."""
         for i, variable in enumerate(self._variables):

@@ -8,7 +8,7 @@ BIN = .venv/bin
 ARGS ?=
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: train demo types test test-arm test-demo test-jax test-micro test-torch test-oldest test-readers test-runtimes lint doctest docs toy-benchmarks clean
+.PHONY: train demo types test mutants mutants-tensorflow test-arm test-demo test-jax test-micro test-torch test-oldest test-readers test-runtimes lint doctest docs toy-benchmarks clean
 
 train: .venv/installed
 	$(BIN)/python train.py $(ARGS)
@@ -75,9 +75,15 @@ test-runtimes: .venv/installed
 	$(BIN)/python -m tests.runtimes.run
 
 # Mutants of the numerical rooms, see docs/mutants.md: make mutants ARGS="'tf_proxquant.prox.*'".
+# Without names, those of `mutants-tensorflow` too.
 mutants: .venv-mutants/installed
 	KERAS_BACKEND=numpy nice .venv-mutants/bin/mutmut run --max-children 1 $(ARGS)
 	KERAS_BACKEND=numpy .venv-mutants/bin/mutmut results
+	$(if $(ARGS),,$(MAKE) mutants-tensorflow)
+
+# Mutants of what needs TensorFlow: make mutants-tensorflow ARGS="--number=60 --name=plan.small".
+mutants-tensorflow: .venv/installed .venv-mutants/installed
+	nice $(BIN)/python -m tests.mutants $(ARGS)
 
 .venv-mutants/installed: requirements-mutants.txt
 	$(PYTHON) -m venv .venv-mutants

@@ -2,9 +2,9 @@
 
 TensorFlow must not be forked, which is how mutmut runs its mutants. So mutmut only writes them
 here, every mutant of a function beside the function, and one process that has TensorFlow loaded
-chooses one after the other at each call. A mutant runs the tests that reach its function, quick
-ones first, up to the first that fails or takes too long; where it takes the process down with it,
-another process goes on behind it.
+chooses one after the other at each call. A mutant runs the tests that reach its function, those
+that killed most before it first, then quick ones, up to the first that fails or takes too long;
+where it takes the process down with it, another process goes on behind it.
 """
 
 import argparse
@@ -32,13 +32,18 @@ ROOMS = "tf_proxquant.litert.forms", "tf_proxquant.litert.plan"
 TESTS = (
     "tests.litert_balanced_test",
     "tests.litert_export_test",
+    "tests.litert_forms_test",
     "tests.litert_half_test",
     "tests.litert_inspect_test",
     "tests.litert_lookup_test",
     "tests.litert_operators_test",
     "tests.litert_storage_test",
 )
-LEFT_OUT = ("test_resnet20_is_faster_than_narrow_convolutions",)  # looks at a clock
+LEFT_OUT = (
+    "test_errors_are_one_line_and_a_status",  # in a process of its own
+    "test_resnet20_is_faster_than_narrow_convolutions",  # looks at a clock
+    "test_the_bytes_do_not_depend_on_a_clock",  # too long
+)
 IMPORTS = "from mutmut.mutation.trampoline import"
 LOG = pathlib.Path("mutants/tensorflow.jsonl")
 
@@ -170,17 +175,18 @@ def measure_tests(switch, longest):
                 for function in switch.called:
                     reached[function].append((seconds, test))
     print(f"tests without a mutant: {total:.0f} s", flush=True)
-    return {name: sorted(tests, key=lambda pair: pair[0]) for name, tests in reached.items()}
+    return reached
 
 
-def try_mutant(switch, name, tests, budget):
+def try_mutant(switch, name, tests, budget, kills):
     """The result of one mutant: "survived", "no test", or what killed it."""
     switch.mutant = name
     try:
-        for seconds, test in tests:
+        for seconds, test in sorted(tests, key=lambda pair: (-kills[pair[1]], pair[0])):
             wrong, taken = run_test(fresh(test), 10 * seconds + 5)
             budget -= taken
             if wrong:
+                kills[test] += 1
                 return f"{test.id().rpartition('.')[2]}: {wrong}"
             if budget < 0:
                 break
@@ -214,10 +220,10 @@ def run(options):
     names = [name for name in names if name.rpartition("__mutmut_")[0] not in switch.called]
     names = [name for name in names if options.name in name]
     print(f"{len(names)} mutants", flush=True)
-    chosen = sorted(random.Random(options.seed).sample(names, min(options.number, len(names))))
+    chosen = random.Random(options.seed).sample(names, min(options.number, len(names)))
     logged = [json.loads(line) for line in LOG.read_text().splitlines()]
     tried = {entry["mutant"] for entry in logged}
-    reached = measure_tests(switch, options.longest)
+    reached, kills = measure_tests(switch, options.longest), collections.Counter()
     with LOG.open("a", buffering=1) as log:
         for name in chosen:
             if name in tried:
@@ -225,7 +231,7 @@ def run(options):
             log.write(json.dumps({"mutant": name}) + "\n")
             start = time.perf_counter()
             tests = reached.get(name.rpartition("__mutmut_")[0], [])
-            result = try_mutant(switch, name, tests, options.budget)
+            result = try_mutant(switch, name, tests, options.budget, kills)
             entry = {"mutant": name, "result": result, "seconds": time.perf_counter() - start}
             if result in ("survived", "no test"):
                 module = name.rpartition(".")[0]

@@ -127,14 +127,13 @@ class FreezingOptimizer(WrappingOptimizer):
         found, past_freeze = {}, self._is_past_freeze()
         for bundle in self._bundles_of(None, False):
             weights = [ops.convert_to_numpy(v) for v in bundle.variables]
+            if not all(np.all(np.isfinite(part)) for part in weights):
+                self.fit_levels()  # which says where
             kept = self._kept_of(bundle) if past_freeze else []
             levels = bundle.join_levels(kept) if kept else None
             joined = ops.convert_to_tensor(bundle.join(weights))
             nearest = self._shared(_grid_of, bundle, joined, levels, eagerly=True)
-            nearest = bundle.split(ops.convert_to_numpy(nearest))
-            if not all(np.all(np.isfinite(part)) for part in nearest):
-                self.fit_levels()
-            pairs = zip(weights, nearest, strict=True)
+            pairs = zip(weights, bundle.split(ops.convert_to_numpy(nearest)), strict=True)
             found.update(zip(map(self._var_key, bundle.variables), pairs, strict=True))
         return [found[self._var_key(variable)] for variable, _ in self.quantized_variables]
 

@@ -84,7 +84,7 @@ def _export_elsewhere(source, target, profile, said):
         if name in said:  # the file lies beside the model
             command.append(f"--{name}={source.with_name(f'{name}.txt')}")
     if "value_range" in said:
-        command += ["--value_range", *map(str, said["value_range"])]
+        command.append(f"--value_range={','.join(map(str, said['value_range']))}")
     result = subprocess.run(
         [*command, f"--profile={profile}", "--json"],
         stdout=subprocess.PIPE,

@@ -99,7 +99,8 @@ class LookupTest(unittest.TestCase):
             drawn = table([-1.31, -0.52, 0.52, 1.31], columns)
             model = embedding(keras.ops.convert_to_numpy(pq.MultiBit(2, axis=0)(drawn)))
             sizes = [litert.export(model, self.path, name).bytes for name in ("small", "fast")]
-            self.assertLessEqual(sizes[0], sizes[1])
+            padding = 32  # of names and operators, whose lengths are not those of the tables
+            self.assertLessEqual(sizes[0], sizes[1] + padding)
 
     def test_a_wrong_row_is_found(self):
         values = table([-1, 1])

@@ -56,11 +56,11 @@ class Bundle:
     def read(self, tensors=None):
         """Returns `join` of copies: of the variables, or of as many others.
 
-        Copies, for on TensorFlow a variable is a tensor that changes when it is assigned; rows of
-        it are a copy already.
+        Copies, for on TensorFlow and PyTorch a variable is a tensor that changes when it is
+        assigned.
         """
         tensors = self.variables if tensors is None else tensors
-        return self.join(tensors if self._is_rows else [ops.copy(t) for t in tensors])
+        return self.join([_copied(t) if self._is_rows else ops.copy(t) for t in tensors])
 
     def split(self, joined):
         """Returns what `join` was given; of an array, arrays."""
@@ -76,7 +76,7 @@ class Bundle:
         """Returns the levels of the joined tensor from those of each variable."""
         if not self._is_rows:
             return ops.copy(levels[0])
-        return _concatenate([ops.reshape(x, (-1, x.shape[-1])) for x in levels])
+        return _concatenate([ops.reshape(_copied(x), (-1, x.shape[-1])) for x in levels])
 
     def split_levels(self, joined):
         """Returns what `join_levels` was given."""
@@ -160,6 +160,11 @@ def _plain(value):
     if isinstance(value, tuple):
         return repr([_plain(v) for v in value])
     return f"object {id(value)}"
+
+
+def _copied(tensor):
+    """A copy that can be reshaped, which on TensorFlow is one itself, but on PyTorch a view."""
+    return tensor if backend.backend() == "tensorflow" else ops.copy(tensor)
 
 
 def _concatenate(tensors):

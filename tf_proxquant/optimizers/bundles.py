@@ -16,8 +16,6 @@ from tf_proxquant.quantizers import Binary, groups
 # compiled, an operation costs next to nothing; where it is not, and at the first step, it does.
 LARGEST_FUSED, LARGEST = 2**16, 2**19
 
-_SORTS = ("sorts", "True")
-
 
 class Bundle:
     """Variables whose groups share a length and a quantizer, stacked as the rows of one tensor.
@@ -59,8 +57,7 @@ class Bundle:
         Copies, for on TensorFlow and PyTorch a variable is a tensor that changes when it is
         assigned.
         """
-        tensors = self.variables if tensors is None else tensors
-        return self.join([_copied(t) if self._is_rows else ops.copy(t) for t in tensors])
+        return self.join([ops.copy(t) for t in (self.variables if tensors is None else tensors)])
 
     def split(self, joined):
         """Returns what `join` was given; of an array, arrays."""
@@ -74,9 +71,10 @@ class Bundle:
 
     def join_levels(self, levels):
         """Returns the levels of the joined tensor from those of each variable."""
+        levels = [ops.copy(x) for x in levels]
         if not self._is_rows:
-            return ops.copy(levels[0])
-        return _concatenate([ops.reshape(_copied(x), (-1, x.shape[-1])) for x in levels])
+            return levels[0]
+        return _concatenate([ops.reshape(x, (-1, x.shape[-1])) for x in levels])
 
     def split_levels(self, joined):
         """Returns what `join_levels` was given."""
@@ -100,8 +98,8 @@ def make_bundles(pairs, is_fused=False):
     for variable, quantizer in pairs:
         bundled.setdefault(_key(variable, quantizer, is_fused), []).append((variable, quantizer))
     return [
-        Bundle([v for v, _ in members], members[0][1], None if is_fused else _kind(key))
-        for key, members in bundled.items()
+        Bundle([v for v, _ in members], members[0][1], None if is_fused else _kind(*members[0]))
+        for members in bundled.values()
     ]
 
 
@@ -110,39 +108,45 @@ def levels_shapes(pairs):
     shapes, found = [], {}
     for variable, quantizer in pairs:
         shape = tuple(variable.shape)
-        key = _key(variable, quantizer, False)
-        kind = _kind(key) or key
-        if kind not in found:
-            ones = ops.ones(shape, variable.dtype)
-            found[kind] = quantizer.levels(ones).shape[-1]
+        key = _kind(variable, quantizer) or _key(variable, quantizer, False)
+        if key not in found:
+            found[key] = quantizer.levels(ops.ones(shape, variable.dtype)).shape[-1]
         rows = () if quantizer.axis is None else (groups.count(shape, quantizer.axis),)
-        shapes.append((*rows, found[kind]))
+        shapes.append((*rows, found[key]))
     return shapes
 
 
 def _key(variable, quantizer, is_fused):
     """What variables must share to be joined: state, dtype and length of row; an int for none."""
-    size = math.prod(variable.shape)
-    if size == 0 or quantizer.fixed_level is not None or not _fits_rows(quantizer):
+    if not _is_joinable(variable, quantizer):
         return id(variable)
     if is_fused and isinstance(quantizer, Binary):  # one mean, which is not worth a copy
         return id(variable)
-    state = {**vars(quantizer), "sorts": quantizer.sorts}
-    state = tuple(sorted((name, _plain(value)) for name, value in state.items()))
+    size = math.prod(variable.shape)
+    if size > (LARGEST_FUSED if is_fused else LARGEST):
+        return id(variable)
     length = size // groups.count(variable.shape, quantizer.axis)
-    own = size > (LARGEST_FUSED if is_fused else LARGEST)
-    dtype = backend.standardize_dtype(variable.dtype)
-    return type(quantizer), state, dtype, id(variable) if own else length
+    return type(quantizer), _state(quantizer), backend.standardize_dtype(variable.dtype), length
 
 
-def _kind(key):
+def _kind(variable, quantizer):
     """What bundles must share to be computed by one function of a graph; None for never."""
-    if isinstance(key, int):
+    is_ours = type(quantizer).__module__.startswith("tf_proxquant.")
+    # Rows that are sorted must have a known length.
+    if not is_ours or quantizer.sorts or not _is_joinable(variable, quantizer):
         return None
-    quantizer_type, state, dtype, _ = key
-    if not quantizer_type.__module__.startswith("tf_proxquant.") or _SORTS in state:
-        return None  # rows that are sorted must have a known length
-    return quantizer_type, tuple(pair for pair in state if pair[0] != "axis"), dtype
+    state = _state(quantizer, but="axis")  # of rows it is 0
+    return type(quantizer), state, backend.standardize_dtype(variable.dtype)
+
+
+def _is_joinable(variable, quantizer):
+    is_fitted = quantizer.fixed_level is None and _fits_rows(quantizer)
+    return is_fitted and math.prod(variable.shape) > 0
+
+
+def _state(quantizer, but=None):
+    """What a quantizer is made from, hashable."""
+    return tuple(sorted((n, _plain(value)) for n, value in vars(quantizer).items() if n != but))
 
 
 def _fits_rows(quantizer):
@@ -160,11 +164,6 @@ def _plain(value):
     if isinstance(value, tuple):
         return repr([_plain(v) for v in value])
     return f"object {id(value)}"
-
-
-def _copied(tensor):
-    """A copy that can be reshaped, which on TensorFlow is one itself, but on PyTorch a view."""
-    return tensor if backend.backend() == "tensorflow" else ops.copy(tensor)
 
 
 def _concatenate(tensors):

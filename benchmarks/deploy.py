@@ -6,8 +6,8 @@
 Kernels are random, put on their levels by `pq.snap`, with random BatchNorm statistics. Bytes and
 archive are shares of the float file, latency is the ratio to it, the two in turns, one thread,
 batch 1, XNNPACK, median of three. Expand: milliseconds of `pq.expand` (NumPy), once after the
-download. Error: the
-largest output difference to the Keras model over the largest output, on both sets of kernels.
+download. Error: the largest output difference to the Keras model over the largest output, on both
+sets of kernels.
 """
 
 import argparse
@@ -15,7 +15,6 @@ import os
 import pathlib
 import statistics
 import tempfile
-import time
 import warnings
 import zlib
 
@@ -26,6 +25,7 @@ import numpy as np
 
 import tf_proxquant as pq
 from benchmarks import zoo
+from benchmarks.archive import time_numpy
 from tf_proxquant.litert.check import timing
 from tf_proxquant.litert.read import convert
 
@@ -74,16 +74,6 @@ def take_pixels(model):
     return model, data
 
 
-def expand_time(path, repeats=5):
-    """Median milliseconds to expand an archive."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        pq.expand(path)
-        times.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(times)
-
-
 def row(name, content, float_content, seconds, archive=None, error=0.0):
     """One line of the table; `archive` is a path."""
 
@@ -98,7 +88,7 @@ def row(name, content, float_content, seconds, archive=None, error=0.0):
     if archive is None:
         cells += ["-", "-"]
     else:
-        cells += [share(archive.stat().st_size), f"{expand_time(archive):.1f}"]
+        cells += [share(archive.stat().st_size), f"{time_numpy(archive, 5):.1f}"]
     return "| " + " | ".join([*cells, f"{slowdown:.2f}", f"{error:.0e}"]) + " |"
 
 

@@ -31,7 +31,7 @@ import numpy as np
 
 import tf_proxquant as pq
 from benchmarks import fused
-from benchmarks.memory import AFFINE, read, schedule_of
+from benchmarks.memory import AFFINE, QUANTIZERS, read, schedule_of
 from tf_proxquant import files, litert
 from tf_proxquant.datasets import Batches, EpochCounter, channel_statistics
 
@@ -49,6 +49,7 @@ class Row:
 
 
 EIGHT = "8 bits"
+PUBLISHED = {"binary": pq.Binary, "ternary": pq.Ternary, "2 bits": lambda: pq.MultiBit(2)}
 ROWS = {
     "full precision": Row(None, rate=0.01),
     "binary, memory": Row(AFFINE, 0.99),
@@ -107,14 +108,14 @@ class Study:
         self.experiment = EXPERIMENTS[name]
         self.seed, self.data, self.folder = seed, data, folder / f"{name}-{seed}-{epochs}"
         self.epochs = epochs
+        self.mean, self.deviation = map(np.ravel, channel_statistics(data.x_train))
         self.folder.mkdir(parents=True, exist_ok=True)
         self.steps = -(-len(data.x_train) // self.experiment.batch)
 
     def network(self):
         """An untrained network that takes pixels as the data have them."""
-        mean, deviation = channel_statistics(self.data.x_train)
         normalize = keras.layers.Normalization(
-            mean=np.reshape(mean, -1), variance=np.reshape(deviation, -1) ** 2, name="normalize"
+            mean=self.mean, variance=self.deviation**2, name="normalize"
         )
         shape, name = self.data.x_train.shape[1:], self.experiment.network
         keras.utils.set_random_seed(self.seed)
@@ -125,10 +126,9 @@ class Study:
     def fit(self, model, optimizer, place, seed):
         """Trains a copy of `model` that is fast, and gives its weights back."""
         data, experiment = self.data, self.experiment
-        mean, _ = channel_statistics(data.x_train)
         batches = Batches(
             data.x_train, data.y_train, experiment.batch, pad=experiment.pad,
-            fill=np.reshape(mean, -1), flip=experiment.flip, shuffle=True, seed=seed,
+            fill=self.mean, flip=experiment.flip, shuffle=True, seed=seed,
         )  # fmt: skip
         fast = fused.fused(model)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -184,11 +184,7 @@ class Study:
         inner = keras.optimizers.Adam(rate)
         if row.prox is None:
             return inner
-        quantizer = {
-            "binary": pq.Binary() if row.published else pq.Binary("mean", axis=-1),
-            "ternary": pq.Ternary(axis=None if row.published else -1),
-            "2 bits": pq.MultiBit(2, axis=None if row.published else -1),
-        }[row.quantizer]
+        quantizer = (PUBLISHED if row.published else QUANTIZERS)[row.quantizer]()
         select = pq.select_kernels(model, skip="shortcut")
         if row.ends:
             inside = pq.select_kernels(model, skip="shortcut", skip_first=True, skip_last=True)
@@ -275,13 +271,16 @@ TABLE_HEAD = (
 
 
 def _table_row(name, runs):
-    def mean(column, form):
-        values = [run[column] for run in runs]
-        spread = f" +- {np.std(values, ddof=1):.4f}" if len(values) > 1 and form == ".4f" else ""
-        return f"{np.mean(values):{form}}{spread}"
+    def mean(column):
+        return np.mean([run[column] for run in runs])
 
-    sizes = [f"{mean(f'{c}_bytes', '.0f')[:-3]}" for c in ("fast", "small", "float")]
-    cells = [mean("accuracy", ".4f"), mean("tflite_accuracy", ".4f"), mean("sign_change", ".3f")]
+    def accuracy(column):
+        values = [run[column] for run in runs]
+        spread = f" +- {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
+        return f"{mean(column):.4f}{spread}"
+
+    sizes = [f"{mean(f'{c}_bytes') / 1000:.0f}" for c in ("fast", "small", "float")]
+    cells = [accuracy("accuracy"), accuracy("tflite_accuracy"), f"{mean('sign_change'):.3f}"]
     return f"| {name} | {' | '.join(cells + sizes)} | {len(runs)} |"
 
 

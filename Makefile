@@ -47,28 +47,13 @@ test-oldest: .venv-oldest/installed
 	.venv-oldest/bin/python -m pytest -n 2 $(ARGS) tests/quantizers_test.py tests/callbacks_test.py \
 	  tests/optimizers_freeze_test.py tests/litert_inspect_test.py
 
-.venv-oldest/installed: requirements-oldest.txt
-	$(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-oldest.txt
-	touch $@
-
 # What other programs make of exported files; ARGS=--write puts it into docs/readers.md.
 test-readers: .venv/installed .venv-readers/installed
 	$(BIN)/python -m tests.readers.run $(ARGS)
 
-.venv-readers/installed: requirements-readers.txt
-	$(PYTHON) -m venv .venv-readers
-	.venv-readers/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-readers.txt
-	touch $@
-
 # Static files in tflite-micro and in Arm's vela.
 test-micro: .venv/installed .venv-micro/installed
 	$(BIN)/python -m tests.micro.run $(ARGS)
-
-.venv-micro/installed: requirements-micro.txt
-	$(PYTHON) -m venv .venv-micro
-	.venv-micro/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-micro.txt
-	touch $@
 
 # Exported files in old runtimes, which are set up in .runtimes.
 test-runtimes: .venv/installed
@@ -84,11 +69,6 @@ mutants: .venv-mutants/installed
 # Mutants of what needs TensorFlow: make mutants-tensorflow ARGS="--number=60 --name=plan.small".
 mutants-tensorflow: .venv/installed .venv-mutants/installed
 	nice $(BIN)/python -m tests.mutants $(ARGS)
-
-.venv-mutants/installed: requirements-mutants.txt
-	$(PYTHON) -m venv .venv-mutants
-	.venv-mutants/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-mutants.txt
-	touch $@
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -120,11 +100,18 @@ toy-benchmarks: .venv/installed
 	set -e; for name in $(BENCHMARKS); do \
 	  echo "== $$name"; $(BIN)/python -m benchmarks.$$name --toy; done
 
+# Environments of their own beside it; that of PyTorch is made above.
+.venv-micro/installed .venv-mutants/installed .venv-oldest/installed .venv-readers/installed: \
+    .venv-%/installed: requirements-%.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
 clean:
-	rm -rf .arm .browser .runtimes .venv .venv-micro .venv-oldest .venv-readers .venv-torch .web \
-	  build dist *.egg-info runs
+	rm -rf .arm .browser .runtimes .venv .venv-micro .venv-mutants .venv-oldest .venv-readers .venv-torch .web \
+	  build dist mutants *.egg-info runs

@@ -35,6 +35,14 @@ def train(run):
         sys.exit("demo: the training did not finish, see above.")
 
 
+def export_options(run, value_range):
+    """The flags of `python -m tf_proxquant.litert` for the file of the page."""
+    return [
+        "--profile=fast", "--batch_size=1", "--archive", "--json",
+        f"--labels={run / 'labels.txt'}", f"--value_range={','.join(map(str, value_range))}",
+    ]  # fmt: skip
+
+
 def export(run, site):
     """Writes model.tflite.pqz and model.json into `site`, unless they are newer than the model."""
     source, facts = run / "model.keras", site / "model.json"
@@ -42,8 +50,7 @@ def export(run, site):
         return
     print("exporting the network", flush=True)
     trained = json.loads((run / "report.json").read_text())
-    options = ["--profile=fast", "--batch_size=1", "--archive", f"--labels={run / 'labels.txt'}"]
-    options += ["--value_range", *map(str, trained["input"]["range"]), "--json"]
+    options = export_options(run, trained["input"]["range"])
     exported = subprocess.run(
         [sys.executable, "-m", "tf_proxquant.litert", source, site / "model.tflite", *options],
         cwd=ROOT,

@@ -5,16 +5,11 @@
 prints how many of each the demo's network reads.
 """
 
-import pathlib
-import sys
-import threading
-
 import numpy as np
 
-from examples.web import demo
-from tests.web import browser, scores
+from tests.web import scores
+from tests.web.opened import opened
 
-ROOT = pathlib.Path(__file__).parents[2]
 COUNT = 30  # of each way; the first is as it stands here
 PARTS = 10  # points between two of those below
 # Strokes of each way, by digit: x,y in hundredths of the paper; sharp ones begin with "/".
@@ -93,20 +88,8 @@ def read(page, score):
 
 
 def main():
-    try:
-        command = browser.find(ROOT / ".browser")
-    except browser.NoBrowserError as error:
-        sys.exit(f"Nothing was drawn: {error}")
-    site = demo.build(ROOT / ".web")
-    with demo.listen(site, "127.0.0.1", 0) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        page = browser.Browser(*command)
-        try:
-            page.open(f"http://127.0.0.1:{server.server_port}/")
-            shares = read(page, scores.scorer((site / "model.tflite").read_bytes()))
-        finally:
-            page.close()
-            server.shutdown()
+    with opened("Nothing was drawn") as (page, _, site):
+        shares = read(page, scores.scorer((site / "model.tflite").read_bytes()))
     print("| way | read |\n|---|---|")
     for (digit, number), share in shares.items():
         print(f"| {digit}, {WAYS[digit][number]} | {share:.2f} |")

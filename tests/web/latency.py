@@ -9,9 +9,7 @@ and out that a page makes.
 
 import os
 import pathlib
-import sys
 import tempfile
-import threading
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -21,10 +19,8 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 import tf_proxquant as pq
-from examples.web import demo
-from tests.web import browser
+from tests.web.opened import opened
 
-ROOT = pathlib.Path(__file__).parents[2]
 PROFILES = ("fast", "portable", "balanced", "small", "dynamic", "static")
 NETWORKS = {"ResNet-8, 8 x 8 x 1": (8, (8, 8, 1)), "ResNet-20, 32 x 32 x 3": (20, (32, 32, 3))}
 ROUNDS, SECONDS = 40, 0.008
@@ -110,33 +106,18 @@ def measure(page, address, files, data, rounds=ROUNDS):
 
 
 def main():
-    try:
-        command = browser.find(ROOT / ".browser")
-    except browser.NoBrowserError as error:
-        sys.exit(f"Nothing was measured: {error}")
-    site = demo.build(ROOT / ".web")
-    with (
-        tempfile.TemporaryDirectory(dir=site) as folder,
-        demo.listen(site, "127.0.0.1", 0) as server,
-    ):
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        page = browser.Browser(*command)
-        try:
-            address = f"http://127.0.0.1:{server.server_port}/"
-            page.open(address)
-            page.evaluate("demo.ready")
-            print(page.send("Browser.getVersion")["product"])
-            print("| network | file | bytes | browser ms | interpreter ms | difference |")
-            print("|---|---|---|---|---|---|")
+    with opened("Nothing was measured") as (page, address, site):
+        page.evaluate("demo.ready")
+        print(page.send("Browser.getVersion")["product"])
+        print("| network | file | bytes | browser ms | interpreter ms | difference |")
+        print("|---|---|---|---|---|---|")
+        with tempfile.TemporaryDirectory(dir=site) as folder:
+            place = f"{address}{pathlib.Path(folder).name}/"
             for name, (size, shape) in NETWORKS.items():
                 files, data = export(size, shape, pathlib.Path(folder))
-                place = f"{address}{pathlib.Path(folder).name}/"
                 for file, (there, here, error) in measure(page, place, files, data).items():
                     cells = f"{there:.3g} | {here:.3g} | {error:.0e}"
                     print(f"| {name} | {file} | {files[file].stat().st_size:,} | {cells} |")
-        finally:
-            page.close()
-            server.shutdown()
 
 
 if __name__ == "__main__":

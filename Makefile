@@ -94,7 +94,8 @@ test-demo: .venv/installed
 	$(BIN)/python -m tests.web.run $(ARGS)
 
 BENCHMARKS = accuracy activations archive automatic binary_level deploy export first_step frozen \
-  full_size language memory microcontrollers optimizer_step pictures post_training quantizers scale zoo
+  full_size language memory microcontrollers optimizer_step pictures post_training quantizers scale \
+  whole_run zoo
 
 toy-benchmarks: .venv/installed
 	set -e; for name in $(BENCHMARKS); do \

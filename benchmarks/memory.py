@@ -158,7 +158,9 @@ def load(data_dir, seed, toy):
 
 
 def schedule_of(rate, epochs, steps):
-    """A cosine from `rate` to nearly 0 that changes from epoch to epoch."""
+    """A cosine from `rate` to nearly 0 that changes from epoch to epoch; of one epoch, `rate`."""
+    if epochs == 1:
+        return rate
     rates = [rate * (1 + math.cos(math.pi * e / epochs)) / 2 for e in range(epochs)]
     bounds = [steps * (e + 1) - 1 for e in range(epochs - 1)]
     return keras.optimizers.schedules.PiecewiseConstantDecay(bounds, rates)

@@ -163,12 +163,13 @@ class Study:
     def run(self, name):
         """Trains one row from the warm start; returns a dict of figures."""
         row, model = ROWS[name], self.warm_start()
-        before = _kernels(model)
+        before, warm = _kernels(model), self.score(model)
         place = re.sub(r"\W+", "-", name)
         start = time.process_time()
         optimizer = self.fit(model, lambda m: self.optimizer(row, m), place, self.seed + 1000)
         seconds = time.process_time() - start
         figures = {
+            "warm_start_accuracy": warm,
             "accuracy": self.score(model),
             "sign_change": pq.metrics.sign_changes(before, _kernels(model)),
             "core_seconds_of_training": round(seconds),

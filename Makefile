@@ -93,13 +93,9 @@ test-arm: .venv/installed
 test-demo: .venv/installed
 	$(BIN)/python -m tests.web.run $(ARGS)
 
-BENCHMARKS = accuracy activations archive automatic binary_level deploy export first_step frozen \
-  full_size language memory microcontrollers optimizer_step pictures post_training quantizers scale \
-  whole_run zoo
-
+# Every benchmark at toy size; one of them: make toy-benchmarks ARGS=zoo.
 toy-benchmarks: .venv/installed
-	set -e; for name in $(BENCHMARKS); do \
-	  echo "== $$name"; $(BIN)/python -m benchmarks.$$name --toy; done
+	$(BIN)/python -m benchmarks.toys $(ARGS)
 
 # Environments of their own beside it; that of PyTorch is made above.
 .venv-micro/installed .venv-mutants/installed .venv-oldest/installed .venv-readers/installed: \

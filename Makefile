@@ -6,9 +6,10 @@
 PYTHON ?= python3.11
 BIN = .venv/bin
 ARGS ?=
+PYTEST = python -m pytest -n 2 --dist worksteal $(ARGS)
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: train demo types test mutants mutants-tensorflow test-arm test-demo test-jax test-micro test-torch test-oldest test-readers test-runtimes lint doctest docs toy-benchmarks clean
+.PHONY: train demo types test mutants mutants-tensorflow test-arm test-demo test-jax test-micro test-torch test-oldest test-readers test-runtimes test-train test-wheel lint doctest docs toy-benchmarks clean
 
 train: .venv/installed
 	$(BIN)/python train.py $(ARGS)
@@ -18,11 +19,11 @@ demo: .venv/installed
 	@$(BIN)/python -m examples.web.demo $(ARGS)
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2 tests $(ARGS)
+	$(BIN)/$(PYTEST) tests
 
 # What can differ on another backend, on JAX.
 test-jax: .venv/installed
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 $(ARGS) $(ON_ANOTHER_BACKEND:%=tests/%_test.py)
+	KERAS_BACKEND=jax $(BIN)/$(PYTEST) $(ON_ANOTHER_BACKEND:%=tests/%_test.py)
 
 ON_ANOTHER_BACKEND = callbacks golden_trajectory metrics models optimizers_automatic optimizers_freeze \
   optimizers_memory optimizers_restarted optimizers_saving optimizers optimizers_truth prox \
@@ -30,7 +31,7 @@ ON_ANOTHER_BACKEND = callbacks golden_trajectory metrics models optimizers_autom
 
 # What trains, on PyTorch, in an environment of its own without TensorFlow.
 test-torch: .venv-torch/installed
-	KERAS_BACKEND=torch .venv-torch/bin/python -m pytest -n 2 $(ARGS) tests/optimizers_memory_test.py \
+	KERAS_BACKEND=torch .venv-torch/bin/$(PYTEST) tests/optimizers_memory_test.py \
 	  tests/optimizers_test.py tests/optimizers_freeze_test.py tests/optimizers_saving_test.py
 
 # The wheel without CUDA where pip finds one, a tenth of the size.
@@ -44,7 +45,7 @@ TORCH = torch==2.13.0
 
 # Some tests of each floor on the oldest versions that pyproject.toml allows, in their own environment.
 test-oldest: .venv-oldest/installed
-	.venv-oldest/bin/python -m pytest -n 2 $(ARGS) tests/quantizers_test.py tests/callbacks_test.py \
+	.venv-oldest/bin/$(PYTEST) tests/quantizers_test.py tests/callbacks_test.py \
 	  tests/optimizers_freeze_test.py tests/litert_inspect_test.py
 
 # What other programs make of exported files; ARGS=--write puts it into docs/readers.md.
@@ -78,8 +79,8 @@ types: .venv/installed
 	$(BIN)/mypy
 
 doctest: .venv/installed
-	$(BIN)/python -m pytest -n 0 --doctest-modules tf_proxquant --ignore=tf_proxquant/litert/__main__.py
-	PYTHONPATH=. $(BIN)/python docs/example.py
+	$(BIN)/python -m pytest -n 0 --doctest-modules tf_proxquant docs/example.py \
+	  --ignore=tf_proxquant/litert/__main__.py
 
 # The reference of the public names, docs/api.md.
 docs: .venv/installed
@@ -96,6 +97,14 @@ test-demo: .venv/installed
 # Every benchmark at toy size; one of them: make toy-benchmarks ARGS=zoo.
 toy-benchmarks: .venv/installed
 	$(BIN)/python -m benchmarks.toys $(ARGS)
+
+# The main job keeps its promises.
+test-train: .venv/installed
+	.ci/train
+
+# The package builds, and tests of each floor pass on the installed wheel.
+test-wheel: .venv/installed
+	.ci/wheel
 
 # Environments of their own beside it; that of PyTorch is made above.
 .venv-micro/installed .venv-mutants/installed .venv-oldest/installed .venv-readers/installed: \

@@ -1,22 +1,16 @@
-"""Runs the example of the README and checks what it shows: `make doctest`."""
+"""The example of the README, run, and what it shows: `make doctest`."""
 
-import contextlib
 import pathlib
 import re
-import tempfile
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
 
 
-def main():
+def test_the_example_of_the_readme_ends_on_the_grid_and_exports(tmp_path, monkeypatch):
     (code,) = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
     names = {}
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        exec(compile(code, "README.md", "exec"), names)
-    share, accuracy = names["history"].history["on_grid"][-1], names["accuracy"]
-    if share != 1.0 or accuracy <= 0.9 or names["report"].ratio >= 0.5:
-        raise SystemExit(f"on the grid: {share}, accuracy: {accuracy}\n{names['report']}")
-
-
-if __name__ == "__main__":
-    main()
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["history"].history["on_grid"][-1] == 1.0
+    assert names["accuracy"] > 0.9
+    assert names["report"].ratio < 0.5

@@ -58,6 +58,18 @@ class SavingTest(unittest.TestCase):
                 self.assertIsNot(again.inner_optimizer, given.inner_optimizer)
                 self.assertEqual(repr(again), repr(given), name)
 
+    def test_a_copy_of_a_built_optimizer_goes_on_with_a_copy_of_the_model_to_the_same_bits(self):
+        for name in ("restarted", "lazy_kept_levels"):
+            model = train(OPTIMIZERS[name](), epochs=2)
+            other = keras.models.clone_model(model)
+            other.set_weights(model.get_weights())
+            other.compile(copy.deepcopy(model.optimizer), model.loss)
+            for each in (model, other):
+                each.fit(X, Y, batch_size=16, epochs=3, shuffle=False, verbose=0)
+            self.assertEqual(int(other.optimizer.iterations), int(model.optimizer.iterations))
+            for value, expected in zip(other.get_weights(), model.get_weights(), strict=True):
+                np.testing.assert_array_equal(value, expected, name)
+
     def test_fit_save_load_fit_equals_the_uninterrupted_run_bit_for_bit(self):
         for name, optimizer in OPTIMIZERS.items():
             with self.subTest(name), tempfile.TemporaryDirectory() as folder:

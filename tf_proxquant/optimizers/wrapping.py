@@ -102,10 +102,12 @@ class WrappingOptimizer(keras.optimizers.Optimizer):
             variable.assign(ops.copy(variable))
 
     def __reduce__(self):
-        """What `copy` and `pickle` take: of an optimizer that is not built, its configuration."""
-        if self.built:
-            return super().__reduce__()
-        return keras.saving.deserialize_keras_object, (keras.saving.serialize_keras_object(self),)
+        """What `copy` and `pickle` take: the configuration, and the state of a built optimizer.
+
+        The copy is not built. It takes the state when it is, on the variables of some model.
+        """
+        state = [ops.convert_to_numpy(v) for v in self.variables] if self.built else None
+        return _make_again, (keras.saving.serialize_keras_object(self), state)
 
     def save_own_variables(self, store: dict) -> None:
         """Stores this optimizer's own variables; Keras visits the inner one by itself."""
@@ -159,3 +161,11 @@ class WrappingOptimizer(keras.optimizers.Optimizer):
             )
         for variable, value in zip(self.variables, weights, strict=True):
             variable.assign(value)
+
+
+def _make_again(config, state):
+    """The optimizer of a configuration, to be built with a state; None for that of a new one."""
+    optimizer = keras.saving.deserialize_keras_object(config)
+    if state is not None:
+        optimizer.set_weights(state)
+    return optimizer

@@ -50,9 +50,12 @@ class FileTest(unittest.TestCase):
         stale = names(converted) & {b"min_runtime_version", b"CONVERSION_METADATA"}
         self.assertTrue(stale, "The converter writes none of them: nothing is tested.")
         for profile in ("fast", "small"):
-            self.assertFalse(
-                names(exported(small_cnn(pq.Ternary(axis=-1)), self.path, profile)) & stale
-            )
+            content = exported(small_cnn(pq.Ternary(axis=-1)), self.path, profile)
+            self.assertFalse(names(content) & stale)
+            # Nor are their bytes: all buffers but the first, empty one are of tensors.
+            model = flatbuffer.Model(content)
+            used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
+            self.assertEqual(used | {0}, set(range(len(model.model.buffers))), profile)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Edits .tflite models through the schema objects: constants in, operators in, dead weight out."""
 
+import hashlib
 import itertools
 import re
 
@@ -13,6 +14,7 @@ FILE_IDENTIFIER = b"TFL3"
 NO_TENSOR = -1
 # The one custom operator, of tflite-micro.
 DECODE = "TFLM_DECODE"
+ROOM = 2**16  # bytes for all of a file but its buffers, to begin with
 # Converter notes that an edit makes untrue: the minimal runtime and the conversion options.
 STALE_METADATA = (b"min_runtime_version", b"CONVERSION_METADATA")
 
@@ -184,11 +186,11 @@ class Model:
         return renumber
 
     def _prune_buffers(self):
-        new_index, buffers = {b"": 0}, [schema.BufferT()]
+        new_index, buffers = {_digest(np.array([], np.uint8)): 0}, [schema.BufferT()]
 
         def move(index):
             data = self.model.buffers[index].data
-            key = b"" if data is None else np.asarray(data, np.uint8).tobytes()
+            key = _digest(np.asarray([] if data is None else data, np.uint8))
             if key not in new_index:
                 new_index[key] = len(buffers)
                 buffers.append(self.model.buffers[index])
@@ -209,14 +211,14 @@ class Model:
             operator.opcodeIndex = kept.index(operator.opcodeIndex)
 
     def name_tensors(self, weights, numbered=True):
-        """Gives each tensor a name of its own, and drops empty fields and stale converter notes.
+        """Gives each tensor a name of its own, and drops empty fields.
 
         Signatures, inputs and outputs keep their names, for an application looks them up.
 
         Args:
           weights: set of the names of weights, which stay, with a number where several share one.
           numbered: whether all other tensors get a number for a name. Without one, some readers
-            refuse the file; then the description and the metadata are dropped too.
+            refuse the file.
         """
         edges = [
             graph.tensors[i] for graph in self.subgraphs for i in (*graph.inputs, *graph.outputs)
@@ -234,7 +236,14 @@ class Model:
                 tensor.name = next(n for n in map(str, numbers) if n not in taken)
             else:
                 tensor.name = None
-        if not numbered:
+
+    def drop_notes(self, keeps_others=True):
+        """Drops stale converter notes; before `prune`, which drops their buffers.
+
+        Args:
+          keeps_others: whether the description and other metadata stay.
+        """
+        if not keeps_others:
             self.model.metadata = self.model.description = None
         elif self.model.metadata:
             kept = [e for e in self.model.metadata if e.name not in STALE_METADATA]
@@ -247,11 +256,13 @@ class Model:
         shared = {}
         for operator, value in zip(operators, options, strict=True):
             operator.builtinOptions = _share(value, shared)
-        builder = _SharingBuilder(1024)
+        # Room from the start: a builder that grows copies all that it holds, and doubles it.
+        sizes = (len(buffer.data) for buffer in self.model.buffers if buffer.data is not None)
+        builder = _SharingBuilder(ROOM + sum(sizes))
         builder.Finish(self.model.Pack(builder), FILE_IDENTIFIER)
         for operator, value in zip(operators, options, strict=True):
             operator.builtinOptions = value
-        return bytes(builder.Output())
+        return bytes(memoryview(builder.Bytes)[builder.Head() :])
 
 
 def _share(options, shared):
@@ -260,6 +271,11 @@ def _share(options, shared):
         return options
     key = (type(options), *vars(options).values())
     return shared.setdefault(key, _PackedOnce(options))
+
+
+def _digest(vector):
+    """What stands for the bytes of a vector where equal ones are sought, without a copy of them."""
+    return hashlib.sha256(np.ascontiguousarray(vector).data).digest()
 
 
 class _PackedOnce:
@@ -281,7 +297,7 @@ class _SharingBuilder(flatbuffers.Builder):
         self._written = {}
 
     def CreateNumpyVector(self, x):
-        key = (x.dtype.str, x.tobytes())
+        key = (x.dtype.str, _digest(x))
         if key not in self._written:
             self._written[key] = self._write_vector(x)
         return self._written[key]
@@ -290,9 +306,8 @@ class _SharingBuilder(flatbuffers.Builder):
         # The schema demands 16 for tensor data (force_align), which generated Python code ignores.
         alignment = 16 if x.dtype == np.uint8 and x.size >= 16 else x.dtype.alignment
         self.StartVector(x.itemsize, x.size, alignment)
-        payload = x.tobytes()
-        self.head -= len(payload)
-        self.Bytes[self.head : self.head + len(payload)] = payload
+        self.head -= x.nbytes
+        self.Bytes[self.head : self.head + x.nbytes] = x.tobytes()
         return self.EndVector()
 
     def CreateString(self, s, *args, **kwargs):

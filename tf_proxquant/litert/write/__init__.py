@@ -52,6 +52,7 @@ def apply(model, changes, numbered=True):
         if type(change.form) in WRITERS:
             written += WRITERS[type(change.form)](model, change.weight, change.form)
     apart.separate(model)
+    model.drop_notes(keeps_others=numbered)
     moved = model.prune()
     model.name_tensors({change.weight.name for change in changes}, numbered)
     found = {(graph, int(moved[graph][index])): values for graph, index, values in written}

@@ -39,6 +39,7 @@ def apply(content, names, numbered=True):
                 gained = True
     if not gained:
         return content
+    model.drop_notes(keeps_others=numbered)
     model.prune()
     model.name_tensors(names, numbered)
     return model.to_bytes()

@@ -1,6 +1,7 @@
 """Files of the static profile whose inputs and outputs are integers too."""
 
 import contextlib
+import dataclasses
 import pathlib
 import tempfile
 import unittest.mock
@@ -16,6 +17,7 @@ from keras import layers
 import tf_proxquant as pq
 from tf_proxquant import litert
 from tf_proxquant.litert import __main__ as command
+from tf_proxquant.litert import plan as plans
 from tf_proxquant.litert.read import flatbuffer, integer
 
 PIXELS = (12, 12, 3)
@@ -160,6 +162,18 @@ class IntegerEdgesTest(parameterized.TestCase):
             self.assertIn("only dense layers and convolutions", "".join(report.notes))
             path, _ = self.export(model, "uint8", verify=False)
         self.assertNotIn(TensorType.FLOAT32, self.operators(path)[1])
+
+    def test_outputs_that_suffer_from_integers_at_the_edges_are_refused_with_a_way_out(self):
+        """As those of an unrolled GRU over random words do."""
+        model = pictures()
+        exact = dataclasses.replace(plans.PROFILES["static"], error_limit=1e-4)
+        with unittest.mock.patch.dict(plans.PROFILES, static=exact):
+            with self.assertRaisesRegex(
+                litert.VerificationError, "more than 1e-04. Take io='float32'"
+            ):
+                self.export(model, "int8")
+            with self.assertRaisesRegex(litert.VerificationError, r"more than 1e-04\. Nothing"):
+                self.export(model, "float32")
 
     def test_other_profiles_and_types_are_refused(self):
         model = two_in_two_out()

@@ -19,6 +19,10 @@ TABLES_NOTE = (
     "tflite-micro alone reads weights in tables; the checks ran on the same file with the weights "
     "in 8 bits"
 )
+WAY_OUT = (
+    "Take io='float32': what lies between the layers then stays float where outputs suffer from "
+    "integers."
+)
 MAX_TRIALS = 6
 
 
@@ -36,6 +40,7 @@ class Encoded:
       settings: `plan.Profile`.
       report: `ExportReport` without path and errors.
       input_signature: that the float file was made with.
+      way_out: what to try where its outputs are too far off; "" where nothing is known.
     """
 
     content: bytes
@@ -46,6 +51,7 @@ class Encoded:
     settings: plans.Profile
     report: ExportReport
     input_signature: list | None = None
+    way_out: str = ""
 
 
 def encode(
@@ -108,7 +114,10 @@ def encode(
         outputs=outputs,
     )
     model = None if isinstance(source, bytes) else source
-    return Encoded(content, checked, float_content, model, found, settings, report, input_signature)
+    return Encoded(
+        content, checked, float_content, model, found, settings, report, input_signature,
+        "" if io == edges.FLOAT else WAY_OUT,
+    )  # fmt: skip
 
 
 def _to_float(source, **signature):

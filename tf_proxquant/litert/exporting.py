@@ -184,6 +184,7 @@ def check(encoded, inputs):
         encoded.settings.error_limit,
         encoded.model,
         inputs,
+        encoded.way_out,
         input_signature=encoded.input_signature,
     )
     if encoded.checked is not encoded.content:

@@ -17,7 +17,9 @@ class VerificationError(ValueError):
     """The exported file does not compute what the model computes; nothing was written."""
 
 
-def check(content, float_content, weights, error_limit, model=None, inputs=None, **signature):
+def check(
+    content, float_content, weights, error_limit, model=None, inputs=None, way_out="", **signature
+):
     """Verifies a file.
 
     Args:
@@ -29,6 +31,7 @@ def check(content, float_content, weights, error_limit, model=None, inputs=None,
       model: `keras.Model` behind the float file, or None.
       inputs: arrays to verify with, as for `runtime.predict`, of which 16 samples are taken; None
         draws random ones that the model can take.
+      way_out: sentence on what to try where outputs differ too much, or "".
       **signature: `input_signature` that the float file was made with.
 
     Returns: `outputs.Errors`.
@@ -61,7 +64,9 @@ def check(content, float_content, weights, error_limit, model=None, inputs=None,
         raise VerificationError(f"{error} Nothing was written.") from error
     complaint = _complaint(errors, error_limit)
     if complaint:
-        raise VerificationError(f"{complaint} Nothing was written.")
+        raise VerificationError(
+            " ".join(filter(None, (complaint, way_out, "Nothing was written.")))
+        )
     return errors
 
 

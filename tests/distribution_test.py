@@ -13,9 +13,9 @@ import keras
 import numpy as np
 
 import tf_proxquant as pq
+from tests import processes
+from tests.processes import ROOT
 from tests.training_cases import KILLED
-
-ROOT = pathlib.Path(__file__).parents[1]
 
 CODE = """
 import keras, numpy as np, tensorflow as tf
@@ -39,8 +39,6 @@ def train(optimizer, devices):
 
 for make in (
     lambda: pq.ProxQuant("adam", pq.Ternary(), 1.0, freeze_step=5),
-    lambda: pq.ProxQuant("adam", pq.Binary(), 1.0, prox="concave", freeze_step=5),
-    lambda: pq.ProxConnect("adam", pq.Binary(), clip=1.0, freeze_step=7),
     lambda: pq.ProxConnect("adam", pq.Binary(), clip=1.0),
     lambda: pq.ProxQuant(
         "adam", pq.Binary("mean"), prox="piecewise_affine", memory=0.9, freeze_step=7),
@@ -61,13 +59,7 @@ print("equal")
 @unittest.skipIf(keras.backend.backend() != "tensorflow", "tf.distribute is TensorFlow's")
 class MirroredStrategyTest(unittest.TestCase):
     def test_three_replicas_take_the_steps_of_one_and_stay_equal_and_on_the_grid(self):
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-        result = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", CODE],
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
+        result = processes.run("-c", CODE)
         self.assertEqual(result.stdout.strip().splitlines()[-1:], ["equal"], result.stderr[-3000:])
 
 
@@ -76,26 +68,22 @@ class MultiWorkerTest(unittest.TestCase):
     def test_two_workers_in_a_loop_of_their_own_end_where_one_does(self):
         with tempfile.TemporaryDirectory() as folder:
             addresses = [free_address(), free_address()]
-            processes = []
+            programs = []
             for workers, index in ((addresses, 0), (addresses, 1), ([free_address()], 0)):
                 config = {
                     "cluster": {"worker": workers},
                     "task": {"type": "worker", "index": index},
                 }
                 out = f"{folder}/{len(workers)}-{index}.npz"
-                processes.append(
-                    subprocess.Popen(
-                        [sys.executable, "-m", "examples.multi_worker", f"--out={out}"],
-                        cwd=ROOT,
-                        env={**os.environ, "TF_CONFIG": json.dumps(config)},
-                        stdout=subprocess.DEVNULL,
-                        stderr=subprocess.PIPE,
-                        text=True,
+                programs.append(
+                    processes.Program(
+                        "-m", "examples.multi_worker", f"--out={out}",
+                        environment={"TF_CONFIG": json.dumps(config)},
                     )
-                )
-            for process in processes:
-                _, errors = process.communicate(timeout=300)
-                self.assertEqual(process.returncode, 0, errors[-3000:])
+                )  # fmt: skip
+            for program in programs:
+                result = program.finish(timeout=300)
+                self.assertEqual(result.returncode, 0, result.stderr[-3000:])
             first, second, alone = (
                 list(np.load(f"{folder}/{name}.npz").values()) for name in ("2-0", "2-1", "1-0")
             )

@@ -7,7 +7,9 @@ import subprocess
 import sys
 import tempfile
 
-ROOT = pathlib.Path(__file__).parents[1]
+from tests import processes
+from tests.processes import ROOT
+
 SHORT = ["--full_precision_epochs=2", "--epochs=3", "--freeze_epoch=2", "--batch_size=128"]
 
 # Runs train.py with a checkpoint after each epoch, and kills the process, as `kill -9` does,
@@ -33,14 +35,14 @@ app.run(train.main)
 
 def run_train(*flags, kill_after=None, environment=None):
     command = ["train.py"] if kill_after is None else ["-c", KILLED, str(kill_after)]
+    return processes.run(*command, *flags, environment=environment)
+
+
+def start_train(*flags, environment=None):
+    """As a user does, and as the backend of an environment needs it: nothing is imported yet."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
-    return subprocess.run(
-        [sys.executable, *command, *flags],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, "train.py", *flags]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 def finish_run(test_class, flags):
@@ -48,6 +50,6 @@ def finish_run(test_class, flags):
     test_class.folder = tempfile.TemporaryDirectory()
     test_class.addClassCleanup(test_class.folder.cleanup)
     test_class.workdir = pathlib.Path(test_class.folder.name, "run")
-    test_class.result = run_train(*flags, f"--workdir={test_class.workdir}")
+    test_class.result = start_train(*flags, f"--workdir={test_class.workdir}")
     assert test_class.result.returncode == 0, test_class.result.stderr
     test_class.report = json.loads(test_class.result.stdout.splitlines()[-1])

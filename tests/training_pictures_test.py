@@ -14,7 +14,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from PIL import Image, ImageOps
 
-from tests.training_cases import ROOT, run_train
+from tests.training_cases import ROOT, run_train, start_train
 
 # The colours of the classes; only the test has pictures of other sizes.
 COLORS = {"blue": (40, 60, 200), "grün": (30, 190, 60), "красный": (210, 50, 40)}
@@ -82,14 +82,14 @@ class PicturesTest(unittest.TestCase):
         (cls.folder / "colors.py").write_text(MODULE)
         cls.environment = {"PYTHONPATH": f"{ROOT}:{cls.folder}"}
         cls.workdir = cls.folder / "run"
-        cls.result = cls.train(cls.workdir)
+        cls.result = cls.train(cls.workdir, begin=start_train)
         assert cls.result.returncode == 0, cls.result.stderr
         cls.report = json.loads(cls.result.stdout.splitlines()[-1])
 
     @classmethod
-    def train(cls, workdir, *flags, dataset="small", **options):
+    def train(cls, workdir, *flags, dataset="small", begin=run_train, **options):
         data = f"--dataset={cls.folder / dataset}"
-        return run_train(
+        return begin(
             data, *FLAGS, f"--workdir={workdir}", *flags, environment=cls.environment, **options
         )
 

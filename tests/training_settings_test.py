@@ -8,7 +8,7 @@ import numpy as np
 from absl import flags
 
 import train
-from tests.training_cases import run_train
+from tests.training_cases import run_train, start_train
 from tf_proxquant import datasets, training
 from tf_proxquant.training import phases
 from tf_proxquant.training.images import ImageTask
@@ -141,7 +141,7 @@ class SettingsTest(unittest.TestCase):
                 self.assertEqual(result.stdout, "")
 
     def test_the_help_of_the_command_lists_its_flags(self):
-        result = run_train("--help")
+        result = start_train("--help")
         self.assertIn("--dataset:", result.stdout)
         self.assertNotIn("--process_id:", result.stdout)
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from tests.training_cases import SHORT, finish_run, run_train
+from tests.training_cases import SHORT, finish_run, run_train, start_train
 from tf_proxquant import datasets, litert, training
 from tf_proxquant.training.workdir import Workdir
 
@@ -160,7 +160,7 @@ class RunTest(unittest.TestCase):
 class JaxTest(unittest.TestCase):
     def test_a_run_on_jax_exports_by_itself(self):
         with tempfile.TemporaryDirectory() as folder:
-            result = run_train(
+            result = start_train(
                 *SHORT, f"--workdir={folder}/run", environment={"KERAS_BACKEND": "jax"}
             )
             self.assertEqual(result.returncode, 0, result.stderr)

@@ -2,17 +2,19 @@
 
     python -m benchmarks.scale cost  [--largest=100000000] [--plot=docs/images/step_cost.png]
     python -m benchmarks.scale train [--weights=100000000]
-    python -m benchmarks.scale export [--weights=25000000]
+    python -m benchmarks.scale export [--weights=10000000] [--network=ResNet50] [--ways=float,small]
 
 cost: milliseconds of one step on one kernel of n weights, n from 1e5, each optimizer alone.
 train: a model of an embedding table and a dense layer, trained three steps and exported, float and
 quantized, each in a process of its own; the peak memory of both parts.
-export: seconds and peak memory of writing a trained dense network in each profile, and float.
+export: CPU seconds, of all threads, and peak memory of writing a network of 2 bits in each profile,
+and float: convolutions and dense layers of so many weights, or one of keras.applications, 64 x 64.
 (Linux: peaks are read from /proc.)
 """
 
 import argparse
 import json
+import math
 import os
 import pathlib
 import subprocess
@@ -26,7 +28,7 @@ import keras
 import numpy as np
 
 import tf_proxquant as pq
-from benchmarks import optimizer_step
+from benchmarks import optimizer_step, zoo
 from tf_proxquant.litert.read import convert
 
 COST = ("adam", "binary", "ternary rule", "2 bits", "2 bits optimal")
@@ -35,7 +37,20 @@ METHODS = {
     "binary": lambda: pq.Binary("mean", axis=-1),
     "2 bits": lambda: pq.MultiBit(2),
 }
-PROFILES = ("fast", "small", "dynamic")
+# Ways of `export`: options of pq.export; None writes the float file.
+WAYS = {
+    "float": None,
+    "fast": {"profile": "fast"},
+    "fast + archive": {"profile": "fast", "archive": True},
+    "float16": {"constants": "float16"},
+    "portable": {"profile": "portable"},
+    "small": {"profile": "small"},
+    "balanced": {"profile": "balanced"},
+    "dynamic": {"profile": "dynamic"},
+    "static": {"profile": "static"},
+    "static in tables": {"profile": "static", "weights": "tables"},
+}
+CONVOLUTIONS = "convolutions"
 
 
 def cost(arguments):
@@ -106,34 +121,47 @@ def train_child(method, weights, folder):
     del optimizer
     model.compile()  # without the state of the optimizer
     optimizer_step.forget_peak()
-    result.update(write(model, "small" if METHODS[method] else "float", pathlib.Path(folder)))
+    result.update(write(model, WAYS["small" if METHODS[method] else "float"], pathlib.Path(folder)))
     print(json.dumps(result))
 
 
-def export_child(profile, weights, folder):
-    """Exports a network of four dense layers in this process; prints the figures as JSON."""
+def convolutions(weights):
+    """Five convolutions with BatchNorm, most of the weights in the dense layers behind them."""
+    width = max(1, round(64 * math.sqrt(weights / 10_200_000)))
+    x = inputs = keras.Input((32, 32, 3))
+    for multiple in (1, 2, 4, 8):
+        x = keras.layers.MaxPool2D()(zoo.conv_norm(x, multiple * width))
+    x = keras.layers.Flatten()(zoo.conv_norm(x, 8 * width))
+    for multiple in (32, 16):
+        x = keras.layers.Dense(multiple * width, "relu")(x)
+    return keras.Model(inputs, keras.layers.Dense(10)(x))
+
+
+def export_child(way, weights, folder, network):
+    """Exports a network in this process; prints the figures as JSON."""
     keras.utils.set_random_seed(0)
-    width = round((weights / 4) ** 0.5)
-    model = keras.Sequential(
-        [keras.Input((width,)), *(keras.layers.Dense(width, "relu") for _ in range(4))]
-    )
-    quantizer = pq.MultiBit(2, axis=-1, integer_ratios=True)  # a grid for every profile
-    for layer in model.layers:
-        layer.kernel.assign(quantizer(layer.kernel))
+    model = convolutions(weights) if network == CONVOLUTIONS else zoo.application(network)
+    zoo.randomize(model)
+    pq.snap(model, pq.MultiBit(2, axis=-1, integer_ratios=True))  # a grid for every profile
+    options = WAYS[way]
+    if options and options.get("profile") == "static":
+        shape = (16, *model.input_shape[1:])
+        random = np.random.default_rng(0)
+        options = {**options, "representative_data": random.normal(size=shape).astype(np.float32)}
     optimizer_step.forget_peak()
-    result = {"weights": model.count_params(), **write(model, profile, pathlib.Path(folder))}
+    result = {"weights": model.count_params(), **write(model, options, pathlib.Path(folder))}
     print(json.dumps(result))
 
 
-def write(model, profile, folder):
-    """Exports the model; returns seconds, peak memory and size."""
+def write(model, options, folder):
+    """Exports the model; returns CPU seconds, peak memory and size."""
     path = folder / "model.tflite"
-    started = time.perf_counter()
-    if profile == "float":
+    started = time.process_time()
+    if options is None:
         path.write_bytes(convert.convert(model)[0])
     else:
-        pq.export(model, path, profile)
-    seconds = time.perf_counter() - started
+        pq.export(model, path, **options)
+    seconds = time.process_time() - started
     return {
         "export_seconds": seconds,
         "export_peak": optimizer_step.resident("VmHWM"),
@@ -141,21 +169,22 @@ def write(model, profile, folder):
     }
 
 
-def in_a_process(what, name, weights):
+def in_a_process(what, name, weights, network):
     """Returns what a child prints."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "benchmarks.scale", what, f"--weights={weights}"]
         command += [f"--child={name}", f"--folder={folder}"]
+        command += [f"--network={network}"]
         finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         return json.loads(finished.stdout.splitlines()[-1])
 
 
-def compare(what, names, weights):
+def compare(what, names, weights, network=CONVOLUTIONS):
     """Prints a row for each name, with ratios to the first."""
     columns = ("train_seconds", "train_peak", "export_seconds", "export_peak", "size")
     first = None
     for name in names:
-        found = in_a_process(what, name, weights)
+        found = in_a_process(what, name, weights, network)
         if first is None:
             first, columns = found, [c for c in columns if c in found]
             print(f"{found['weights']:,} weights")
@@ -177,6 +206,8 @@ def main():
     parser.add_argument("--largest", type=int, default=10**8, help="weights, with cost")
     parser.add_argument("--plot", help="the picture to write, with cost")
     parser.add_argument("--weights", type=int, help="with train and export")
+    parser.add_argument("--network", default=CONVOLUTIONS, help="or of keras.applications")
+    parser.add_argument("--ways", help="some of those of export, with commas between")
     parser.add_argument("--toy", action="store_true", help="all three, on small models")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
@@ -186,14 +217,18 @@ def main():
         compare("train", ("float", "binary"), 10**5)
         compare("export", ("float", "small"), 10**5)
     elif arguments.child:
-        child = train_child if arguments.what == "train" else export_child
-        child(arguments.child, arguments.weights, arguments.folder)
+        common = arguments.child, arguments.weights, arguments.folder
+        if arguments.what == "train":
+            train_child(*common)
+        else:
+            export_child(*common, arguments.network)
     elif arguments.what == "cost":
         cost(arguments)
     elif arguments.what == "train":
         compare("train", METHODS, arguments.weights or 10**8)
     elif arguments.what == "export":
-        compare("export", ("float", *PROFILES), arguments.weights or 25 * 10**6)
+        ways = arguments.ways.split(",") if arguments.ways else WAYS
+        compare("export", ways, arguments.weights or 10**7, arguments.network)
     else:
         parser.error("say what to measure: cost, train or export, or --toy")
 

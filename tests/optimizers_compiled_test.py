@@ -152,7 +152,9 @@ class CompiledTest(unittest.TestCase):
             (True, proxquant(jit_compile=True), small),
             (False, proxquant(jit_compile=False), large),
             (False, third_party, large),
-            (False, proxquant(pq.Ternary(optimal=True), jit_compile="auto"), large),
+            (False, proxquant(pq.Binary("median"), jit_compile="auto"), large),
+            (True, proxquant(pq.Ternary(optimal=True), jit_compile="auto"), large),
+            (False, proxquant(pq.Ternary(optimal=True, axis=-1), jit_compile="auto"), large),
             (True, pq.ProxConnect(keras.optimizers.Adam(), pq.Binary()), large),
         ):
             with self.subTest(expected=expected, optimizer=optimizer.get_config()):

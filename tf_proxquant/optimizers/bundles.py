@@ -132,8 +132,7 @@ def _key(variable, quantizer, is_fused):
 def _kind(variable, quantizer):
     """What bundles must share to be computed by one function of a graph; None for never."""
     is_ours = type(quantizer).__module__.startswith("tf_proxquant.")
-    # Rows that are sorted must have a known length.
-    if not is_ours or quantizer.sorts or not _is_joinable(variable, quantizer):
+    if not is_ours or quantizer.needs_shape or not _is_joinable(variable, quantizer):
         return None
     state = _state(quantizer, but="axis")  # of rows it is 0
     return type(quantizer), state, backend.standardize_dtype(variable.dtype)

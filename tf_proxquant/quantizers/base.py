@@ -35,11 +35,13 @@ class Quantizer:
       regularizer: "l1" or "l2", the penalty that ProxQuant uses by default.
       fixed_level: a > 0 where the levels are -a and +a whatever the weights, else None.
       sorts: whether `fit` sorts the weights, which XLA does slowly on a CPU.
+      needs_shape: whether `fit` must know the shape of the rows while a graph is traced.
     """
 
     regularizer: Literal["l1", "l2"] = "l2"
     fixed_level: float | None = None
     sorts: bool = False
+    needs_shape: bool = False
 
     def __init__(self, axis: Axis = None):
         self.axis = check_axis(axis)

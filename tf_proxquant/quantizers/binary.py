@@ -58,6 +58,11 @@ class Binary(Quantizer):
         """See `Quantizer`."""
         return self.scale == "median"
 
+    @property
+    def needs_shape(self) -> bool:  # type: ignore[override]
+        """See `Quantizer`."""
+        return self.sorts
+
     def fit(self, rows: Tensor) -> Tensor:
         if self.scale == "mean":
             scale = row_mean(ops.abs(rows))

@@ -147,6 +147,19 @@ def row_sum(rows):
     return row_sum(folded) + ops.sum(rest, axis=1, keepdims=True)
 
 
+def row_max(rows):
+    """Largest entry of each row, shape (groups, 1); long rows are folded, as in `row_sum`."""
+    length = rows.shape[1]
+    if length is None or length < LONG:
+        return ops.max(rows, axis=1, keepdims=True)
+    part = length // FOLDS
+    folded = rows[:, :part]
+    for i in range(1, FOLDS):
+        folded = ops.maximum(folded, rows[:, i * part : (i + 1) * part])
+    rest = ops.max(rows[:, -FOLDS:], axis=1, keepdims=True)
+    return ops.maximum(row_max(folded), rest)
+
+
 def broadcast_shape(weights, axis):
     """The shape in which one number per group broadcasts against `weights`."""
     shape = ops.shape(weights)

@@ -11,7 +11,8 @@ from tf_proxquant.quantizers.alternating import (
     signed_sums,
 )
 from tf_proxquant.quantizers.base import Quantizer, constant, register
-from tf_proxquant.quantizers.groups import row_mean
+from tf_proxquant.quantizers.cuts import are_long, best_cuts, unless_proved
+from tf_proxquant.quantizers.groups import row_max, row_mean
 from tf_proxquant.quantizers.integers import integer_multiples
 from tf_proxquant.quantizers.prefix import finite_rows, prefix_sums
 from tf_proxquant.quantizers.search import searched_scales
@@ -27,7 +28,8 @@ class MultiBit(Quantizer):
     it leave over), then `rounds - 1` rounds of alternation (least-squares scales for the codes,
     then codes for the scales). With `optimal=True`:
         1 bit   mean |w|, exact
-        2 bits  exact: 2-means on |w|, by one sort and prefix sums
+        2 bits  2-means on |w| - min |w|, by counting, within a millionth of the least squared
+                error and 4e-7 of the sum of squares, see `quantizers/cuts.py`
         3, 4    the best of 25 or 37 fixed starts and of moves from the best of them, each
                 alternated on prefix sums; deterministic, not proven optimal, and never worse than
                 `optimal=False`
@@ -72,6 +74,11 @@ class MultiBit(Quantizer):
     @property
     def sorts(self) -> bool:  # type: ignore[override]
         """See `Quantizer`."""
+        return self.optimal and (self.bits > 2 or (self.bits == 2 and self.axis is not None))
+
+    @property
+    def needs_shape(self) -> bool:  # type: ignore[override]
+        """See `Quantizer`."""
         return self.optimal and self.bits > 1
 
     def fit(self, rows: Tensor) -> Tensor:
@@ -108,7 +115,17 @@ class MultiBit(Quantizer):
 
 
 def two_means(sizes):
-    """The two levels >= 0 of least squared error: (groups, 2).
+    """The two levels >= 0 of least squared error: (groups, 2)."""
+    if not are_long(sizes):
+        return sorted_means(sizes)
+    least = -row_max(-sizes)
+    *levels, proved = best_cuts(sizes - least, lower="mean")
+    found = least + ops.concatenate(levels, axis=1)
+    return unless_proved(proved, found, lambda: sorted_means(sizes))
+
+
+def sorted_means(sizes):
+    """What `two_means` gives, by one sort.
 
     A split of the sorted sizes after the k smallest lowers the squared error about the mean by
     T_k^2 n / (k (n - k)), T_k the sum of the k smallest after subtracting the mean.

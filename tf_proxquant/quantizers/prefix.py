@@ -26,18 +26,18 @@ def finite_rows(rows):
     return ops.where(finite, rows, constant(0, rows)), factor
 
 
-def prefix_sums(rows):
+def prefix_sums(rows, block=BLOCK):
     """Sums of the first k entries of each row, k = 0..n: shape (groups, n + 1).
 
     Summed within blocks and then over blocks: the rounding error of a running sum grows with the
     number of terms, and an exact fit in float32 must not depend on it.
     """
     groups, length = rows.shape
-    blocks = -(-length // BLOCK)
-    padded = ops.pad(rows, ((0, 0), (0, blocks * BLOCK - length)))
-    within = ops.cumsum(ops.reshape(padded, (groups, blocks, BLOCK)), axis=2)
+    blocks = -(-length // block)
+    padded = ops.pad(rows, ((0, 0), (0, blocks * block - length)))
+    within = ops.cumsum(ops.reshape(padded, (groups, blocks, block)), axis=2)
     before = ops.cumsum(within[:, :, -1], axis=1) - within[:, :, -1]
-    sums = ops.reshape(within + before[:, :, None], (groups, blocks * BLOCK))[:, :length]
+    sums = ops.reshape(within + before[:, :, None], (groups, blocks * block))[:, :length]
     return ops.concatenate([ops.zeros_like(rows[:, :1]), sums], axis=1)
 
 

@@ -7,6 +7,7 @@ from keras import ops
 
 from tf_proxquant import checks
 from tf_proxquant.quantizers.base import Quantizer, constant, register
+from tf_proxquant.quantizers.cuts import are_long, best_cuts, unless_proved
 from tf_proxquant.quantizers.groups import row_mean, row_sum
 from tf_proxquant.quantizers.integers import integer_multiples
 from tf_proxquant.quantizers.prefix import finite_rows, prefix_sums
@@ -22,17 +23,18 @@ class Ternary(Quantizer):
     a is the mean of the |w| >= delta. `relative_to="max"` is the rule of trained ternary
     quantization instead: delta = threshold * max |w|, usually with threshold=0.05.
 
-    With `optimal=True`, the levels of least squared error, exactly. A side that rounds its k
-    largest sizes x_1 >= x_2 >= ... to their mean, and the rest to 0, lowers the squared error by
+    With `optimal=True`, the levels of least squared error, within a millionth of it and the
+    rounding of float32 (4e-7 of the sum of squares). A side that rounds its k largest sizes
+    x_1 >= x_2 >= ... to their mean, and the rest to 0, lowers the squared error by
         (x_1 + ... + x_k)^2 / k
-    and the best k is read off one sort and its prefix sums, O(n log n). The two sides do not
-    interact; with `symmetric=True` they are one.
+    and the best k is found by counting, O(n), and proved: `quantizers/cuts.py`. A row for which
+    that fails is sorted. The two sides do not interact; with `symmetric=True` they are one.
 
     Args:
       threshold: finite number >= 0, a multiple of the mean of |w|; at most 1 with
         `relative_to="max"`. Not used by `optimal=True`.
       symmetric: whether both sides share one level.
-      optimal: True for the exact least-squares levels, False for the paper's rule.
+      optimal: True for the least-squares levels, False for the paper's rule.
       axis: axes that keep their own levels; see `Quantizer`.
       relative_to: "mean" or "max", the size of the |w| of each group that `threshold` multiplies.
       integer_ratios: whether n and p are whole multiples k * s, k <= 127, of one scale, so that
@@ -85,36 +87,55 @@ class Ternary(Quantizer):
     @property
     def sorts(self) -> bool:  # type: ignore[override]
         """See `Quantizer`."""
+        return self.optimal and self.axis is not None
+
+    @property
+    def needs_shape(self) -> bool:  # type: ignore[override]
+        """See `Quantizer`."""
         return self.optimal
 
     def fit(self, rows: Tensor) -> Tensor:
-        rows, factor = finite_rows(rows) if self.optimal else (rows, None)
-        cutoffs = self._optimal_cutoffs(rows) if self.optimal else self._rule_cutoffs(rows)
-        if self.symmetric:
-            sizes = ops.abs(rows)
-            sides = ops.repeat(masked_mean(sizes, sizes >= cutoffs[0]), 2, axis=1)
+        if self.optimal:
+            rows, factor = finite_rows(rows)
+            sides = self._optimal_sides(rows)
         else:
-            lower = masked_mean(-rows, rows <= -cutoffs[0])
-            upper = masked_mean(rows, rows >= cutoffs[1])
-            sides = ops.concatenate([lower, upper], axis=1)
-            if self.integer_ratios:
-                sides = whole_sides(sides)
-        # Where a weight is not finite, neither is its cutoff by the rule: the zero level says so.
-        factor = cutoffs[0] if factor is None else factor
+            # Where a weight is not finite, neither is its cutoff: the zero level says so.
+            factor = self._rule_cutoff(rows)
+            sides = self._means(rows, factor, factor)
+        if self.symmetric:
+            sides = ops.repeat(sides, 2, axis=1)
+        elif self.integer_ratios:
+            sides = whole_sides(sides)
         zero = ops.where(ops.isfinite(factor), constant(0, rows), factor)
         return ops.concatenate([-sides[:, :1], zero, sides[:, 1:]], axis=1)
 
-    def _rule_cutoffs(self, rows):
+    def _means(self, rows, lower, upper):
+        """The mean sizes beyond the cutoffs: of each side, or of both as one."""
+        if self.symmetric:
+            sizes = ops.abs(rows)
+            return masked_mean(sizes, sizes >= lower)
+        sides = masked_mean(-rows, rows <= -lower), masked_mean(rows, rows >= upper)
+        return ops.concatenate(sides, axis=1)
+
+    def _rule_cutoff(self, rows):
         sizes = ops.abs(rows)
         size = row_mean(sizes)
         if self.relative_to == "max":
             # Not every backend's maximum of a NaN is NaN; the mean of one is.
             largest = ops.max(sizes, axis=1, keepdims=True, initial=0)
             size = ops.where(ops.isfinite(size), largest, size)
-        delta = constant(self.threshold, rows) * size
-        return delta, delta
+        return constant(self.threshold, rows) * size
 
-    def _optimal_cutoffs(self, rows):
+    def _optimal_sides(self, rows):
+        def by_sort():
+            return self._means(rows, *self._sorted_cutoffs(rows))
+
+        if not are_long(rows):
+            return by_sort()
+        _, sides, proved = best_cuts(rows, by_sign=not self.symmetric)
+        return unless_proved(proved, sides, by_sort)
+
+    def _sorted_cutoffs(self, rows):
         if self.symmetric:
             descending = ops.flip(ops.sort(ops.abs(rows), axis=1), axis=1)
             return (best_head(descending),) * 2

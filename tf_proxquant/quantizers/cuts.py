@@ -29,6 +29,7 @@ BITS = 24  # of the largest size, those of a float32
 BINS = 2**6, 2**13  # the least and the most
 LONG = 2**18  # sizes counted at once: 2^11 times as much, the sum of depths in a bin, is an int32
 MANY = 2**17  # weights of a row from which on counting it is faster than a sort
+NORMAL = 1.2e-38  # TensorFlow takes smaller float32 for 0
 ROUNDS = 4
 WITHIN = 1e-6  # of the squared error
 ROUNDING = {"float32": 4e-7, "float64": 1e-15}  # of the sum of squares
@@ -76,6 +77,7 @@ def best_cuts(rows, by_sign=False, lower="zero"):
     signed = [-rows, rows] if by_sign else [ops.abs(rows)]
     largest = ops.concatenate([row_max(x) for x in signed], axis=1)
     unit = ops.where(largest > 0, largest, constant(1, largest)) / (2**BITS - 4)
+    unit = ops.maximum(unit, constant(NORMAL, unit))
     whole = ops.zeros((groups * sides, 1), "int32")
     zero = ops.zeros((groups * sides, 1), rows.dtype)
     top, shift = whole + (2**BITS - 1), whole + (BITS + 1 - bins.bit_length())

@@ -68,11 +68,9 @@ def measure(model_name, row, jit_compile):
     return time.process_time() - start
 
 
-def in_process_of_its_own(model_name, row, compile_):
-    command = [
-        sys.executable, "-m", "benchmarks.first_step", f"--row={row}", f"--models={model_name}",
-        f"--compile={compile_}",
-    ]  # fmt: skip
+def in_process_of_its_own(name, *arguments):
+    """Returns what a benchmark prints last, as JSON, in a process of its own."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
     finished = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(finished.stdout.splitlines()[-1])
 
@@ -82,7 +80,8 @@ def table(model_name, rows, rounds, compile_):
     seconds = {row: [] for row in rows}
     for _ in range(rounds):
         for row in rows:
-            seconds[row].append(in_process_of_its_own(model_name, row, compile_))
+            flags = f"--row={row}", f"--models={model_name}", f"--compile={compile_}"
+            seconds[row].append(in_process_of_its_own("first_step", *flags))
     lines = [f"| {model_name} | CPU seconds | to Adam |", "|---|---|---|"]
     for row in rows:
         ratios = [s / adam for s, adam in zip(seconds[row], seconds["adam"], strict=True)]

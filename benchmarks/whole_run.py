@@ -15,8 +15,6 @@ import json
 import os
 import re
 import statistics
-import subprocess
-import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -68,12 +66,6 @@ def whole(epochs, seconds):
     return seconds[0] + (epochs - 1) * statistics.median(seconds[1:])
 
 
-def in_process_of_its_own(*arguments):
-    command = [sys.executable, "-m", "benchmarks.whole_run", f"--row={json.dumps(arguments)}"]
-    finished = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(finished.stdout.splitlines()[-1])
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default="resnet20,mobilenet_v2")
@@ -96,9 +88,9 @@ def main():
     )
     for model in models:
         for row in rows:
-            adam, own = in_process_of_its_own(
-                model, row, arguments.images, arguments.batch, arguments.epochs
-            )
+            settings = model, row, arguments.images, arguments.batch, arguments.epochs
+            row_flag = f"--row={json.dumps(settings)}"
+            adam, own = first_step.in_process_of_its_own("whole_run", row_flag)
             ratios = " | ".join(f"{whole(n, own) / whole(n, adam):.3f}" for n in RUNS)
             base = f"{adam[0]:.1f}, {statistics.median(adam[1:]):.1f}"
             print(f"| {model}, {row} | {base} | {ratios} |", flush=True)

@@ -38,13 +38,11 @@ def alternating_pair(sizes, rounds):
     level that is nearest to none moves along with the other one.
     """
     mean = row_mean(sizes)
-    deviation = row_mean(ops.abs(sizes - mean))
+    deviation = row_mean(sizes, lambda w: ops.abs(w - mean))
     lower, upper = ops.abs(mean - deviation), mean + deviation
     one = constant(1, sizes)
     for _ in range(rounds - 1):
-        above = sizes >= midpoint(lower, upper)
-        share = row_mean(ops.cast(above, sizes.dtype))
-        total = row_mean(ops.where(above, sizes, constant(0, sizes)))
+        share, total = share_above(sizes, midpoint(lower, upper))
         some_below, some_above = share < 1, share > 0
         mean_below = (mean - total) / ops.where(some_below, 1 - share, one)
         mean_above = total / ops.where(some_above, share, one)
@@ -115,11 +113,17 @@ def nearest_share(sizes, levels):
     """The share of the sizes that is nearest to each level, and their sum over the row length."""
     counts, sums = [ops.ones_like(levels[:, :1])], [row_mean(sizes)]
     for k in range(levels.shape[1] - 1):
-        above = sizes >= midpoint(levels[:, k : k + 1], levels[:, k + 1 : k + 2])
-        above = ops.cast(above, sizes.dtype)
-        counts.append(row_mean(above))
-        sums.append(row_mean(above * sizes))
+        middle = midpoint(levels[:, k : k + 1], levels[:, k + 1 : k + 2])
+        share, total = share_above(sizes, middle)
+        counts.append(share)
+        sums.append(total)
     return _differences(counts), _differences(sums)
+
+
+def share_above(sizes, cutoff):
+    """The share of the sizes >= cutoff, and their sum over the row length; (groups, 1) each."""
+    share = row_mean(sizes, lambda w: ops.cast(w >= cutoff, w.dtype))
+    return share, row_mean(sizes, lambda w: ops.where(w >= cutoff, w, constant(0, w)))
 
 
 def _differences(totals):

@@ -142,7 +142,7 @@ def sorted_means(sizes):
     below = ops.cast(ops.arange(1, length), sizes.dtype) / length
     best = ops.argmax(share * share / (below * (1 - below)), axis=1)
     cutoff = ops.take_along_axis(ascending, ops.expand_dims(best + 1, 1), axis=1)
-    upper = masked_mean(sizes, sizes >= cutoff)
-    lower = masked_mean(sizes, sizes < cutoff)
+    upper = masked_mean(sizes, lambda w: w >= cutoff)
+    lower = masked_mean(sizes, lambda w: w < cutoff)
     lower = ops.where(ascending[:, :1] < cutoff, lower, upper)
     return ops.concatenate([lower, upper], axis=1)

@@ -113,17 +113,18 @@ class Ternary(Quantizer):
     def _means(self, rows, lower, upper):
         """The mean sizes beyond the cutoffs: of each side, or of both as one."""
         if self.symmetric:
-            sizes = ops.abs(rows)
-            return masked_mean(sizes, sizes >= lower)
-        sides = masked_mean(-rows, rows <= -lower), masked_mean(rows, rows >= upper)
+            return masked_mean(rows, lambda w: ops.abs(w) >= lower, ops.abs)
+        sides = (
+            masked_mean(rows, lambda w: w <= -lower, ops.negative),
+            masked_mean(rows, lambda w: w >= upper),
+        )
         return ops.concatenate(sides, axis=1)
 
     def _rule_cutoff(self, rows):
-        sizes = ops.abs(rows)
-        size = row_mean(sizes)
+        size = row_mean(rows, ops.abs)
         if self.relative_to == "max":
             # Not every backend's maximum of a NaN is NaN; the mean of one is.
-            largest = ops.max(sizes, axis=1, keepdims=True, initial=0)
+            largest = ops.max(ops.abs(rows), axis=1, keepdims=True, initial=0)
             size = ops.where(ops.isfinite(size), largest, size)
         return constant(self.threshold, rows) * size
 
@@ -165,10 +166,15 @@ def whole_sides(sides):
     return ops.where(is_swapped, ops.flip(whole, axis=1), whole)
 
 
-def masked_mean(rows, mask):
-    """Mean of the masked entries of each row, shape (groups, 1); 0 where there are none."""
-    total = row_sum(ops.where(mask, rows, constant(0, rows)))
-    count = row_sum(ops.cast(mask, rows.dtype))
+def masked_mean(rows, is_in, size=lambda w: w):
+    """The mean `size` of the entries that are in, (groups, 1); 0 where none is.
+
+    Args:
+      rows: (groups, n).
+      is_in, size: functions of entries, one value for each.
+    """
+    total = row_sum(rows, lambda w: ops.where(is_in(w), size(w), constant(0, w)))
+    count = row_sum(rows, lambda w: ops.cast(is_in(w), w.dtype))
     return total / ops.maximum(count, constant(1, rows))
 
 

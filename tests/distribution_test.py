@@ -17,6 +17,8 @@ from tests import processes
 from tests.processes import ROOT
 from tests.training_cases import KILLED
 
+LIMIT = 1800  # seconds: ends a hang, and is far from what a busy machine takes
+
 CODE = """
 import keras, numpy as np, tensorflow as tf
 import tf_proxquant as pq
@@ -82,7 +84,7 @@ class MultiWorkerTest(unittest.TestCase):
                     )
                 )  # fmt: skip
             for program in programs:
-                result = program.finish(timeout=300)
+                result = program.finish(timeout=LIMIT)
                 self.assertEqual(result.returncode, 0, result.stderr[-3000:])
             first, second, alone = (
                 list(np.load(f"{folder}/{name}.npz").values()) for name in ("2-0", "2-1", "1-0")
@@ -156,7 +158,7 @@ class DataParallelTest(unittest.TestCase):
         self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
 
     def finish(self, processes):
-        outputs = [process.communicate(timeout=300) for process in processes]
+        outputs = [process.communicate(timeout=LIMIT) for process in processes]
         for process, (_, errors) in zip(processes, outputs, strict=True):
             self.assertEqual(process.returncode, 0, errors[-3000:])
         return [out for out, _ in outputs]
@@ -199,7 +201,7 @@ class DataParallelTest(unittest.TestCase):
         self.assertEqual(report["on_grid"], 1.0)
         self.assertAlmostEqual(report["tflite_accuracy"], report["quantized_accuracy"])
         chief, other = self.train(killed, kill_after=1)
-        out, _ = chief.communicate(timeout=300)
+        out, _ = chief.communicate(timeout=LIMIT)
         self.assertEqual((chief.returncode, "quantized 1/2" in out), (-9, True))
         other.kill()
         other.communicate()

@@ -52,6 +52,10 @@ GRAPHS = [
     MultiBit(2, optimal=True),
     Uniform(3, axis=-1),
 ]
+if keras.backend.backend() != "tensorflow":
+    # Eager JAX compiles every operation for every shape, for minutes: one of each algorithm.
+    QUANTIZERS = [*GRAPHS, Ternary(symmetric=True, axis=(0, -1)), Uniform(1, axis=0, mid_rise=True)]
+    STORABLE = [*GRAPHS[1:], Uniform(4, axis=-1), Uniform(4, axis=-1, mid_rise=True)]
 
 
 def is_fitted(quantizer):

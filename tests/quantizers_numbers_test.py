@@ -42,8 +42,11 @@ class LongSumTest(unittest.TestCase):
     def test_no_weight_is_lost_where_parts_do_not_divide_evenly(self):
         for length in (groups.LONG - 1, groups.LONG, groups.LONG + groups.FOLDS - 1):
             rows = np.arange(2 * length).reshape(2, length) % 7 + 0.0
-            found = ops.convert_to_numpy(groups.row_sum(ops.convert_to_tensor(rows, "float64")))
+            tensor = ops.convert_to_tensor(rows, "float32")  # whole numbers below 2^24
+            found = ops.convert_to_numpy(groups.row_sum(tensor))
             np.testing.assert_array_equal(found[:, 0], rows.sum(axis=1))
+            found = ops.convert_to_numpy(groups.row_sum(tensor, lambda w: 2 * w + 1))
+            np.testing.assert_array_equal(found[:, 0], (2 * rows + 1).sum(axis=1))
 
     def test_a_compiled_sum_of_millions_keeps_its_last_digits(self):
         rows = np.random.default_rng(1).random((1, 4_000_000), "float32")

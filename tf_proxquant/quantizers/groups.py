@@ -5,7 +5,9 @@ rows, one row per group, whatever the rank of the tensor; the levels of the grou
 broadcast back against the tensor.
 """
 
+import functools
 import math
+import operator
 
 import numpy as np
 from keras import backend, ops
@@ -126,48 +128,50 @@ def _order(rank, axis):
     return (*kept, *(a for a in range(rank) if a not in kept)), kept
 
 
-def row_mean(rows, term=None):
+def itself(entries):
+    return entries
+
+
+def row_mean(rows, term=itself):
     """Mean of each row, or of `term` of its entries, shape (groups, 1); see `row_sum`."""
     return row_sum(rows, term) / ops.cast(ops.shape(rows)[1], rows.dtype)
 
 
-def row_sum(rows, term=None):
+def row_sum(rows, term=itself):
     """Sum of each row, or of `term` of its entries, shape (groups, 1).
-
-    Long rows are folded first, part onto part: in float32 the rounding error of a sum grows with
-    the number of terms that go into one accumulator, and XLA merges what makes the terms into the
-    additions, on all cores, but not into a reduction. That of JAX merges only what is made of the
-    parts; it would store the terms of whole rows, which takes longer than all else.
 
     Args:
       rows: (groups, n).
       term: function of entries that returns one value for each.
     """
-    term = term or (lambda entries: entries)
-    length = rows.shape[1]
-    if length is None or length < LONG:
-        return ops.sum(term(rows), axis=1, keepdims=True)
-    part = length // FOLDS
-    bounds = [(i * part, (i + 1) * part) for i in range(FOLDS)] + [(FOLDS * part, length)]
-    if backend.backend() == "jax":
-        *parts, rest = (term(rows[:, begin:end]) for begin, end in bounds)
-    else:
-        whole = term(rows)
-        *parts, rest = (whole[:, begin:end] for begin, end in bounds)
-    return row_sum(sum(parts[1:], parts[0])) + ops.sum(rest, axis=1, keepdims=True)
+    return _folded(rows, term, ops.sum, operator.add)
 
 
 def row_max(rows):
-    """Largest entry of each row, shape (groups, 1); long rows are folded, as in `row_sum`."""
+    """Largest entry of each row, shape (groups, 1)."""
+    return _folded(rows, itself, ops.max, ops.maximum)
+
+
+def _folded(rows, term, reduce, join):
+    """`reduce` of the terms of each row; those of long rows are joined part onto part first.
+
+    In float32 the rounding error of a sum grows with the number of terms that go into one
+    accumulator, and XLA merges what makes the terms into the additions, on all cores, but not into
+    a reduction. That of JAX merges only what is made of the parts; it would store the terms of
+    whole rows, which takes longer than all else.
+    """
     length = rows.shape[1]
     if length is None or length < LONG:
-        return ops.max(rows, axis=1, keepdims=True)
-    part = length // FOLDS
-    folded = rows[:, :part]
-    for i in range(1, FOLDS):
-        folded = ops.maximum(folded, rows[:, i * part : (i + 1) * part])
-    rest = ops.max(rows[:, -FOLDS:], axis=1, keepdims=True)
-    return ops.maximum(row_max(folded), rest)
+        return reduce(term(rows), axis=1, keepdims=True)
+    of_parts = backend.backend() == "jax"
+    source, of_part = (rows, term) if of_parts else (term(rows), itself)
+    size, left_over = divmod(length, FOLDS)
+    parts = [of_part(source[:, i * size : (i + 1) * size]) for i in range(FOLDS)]
+    found = _folded(functools.reduce(join, parts), itself, reduce, join)
+    if not left_over:
+        return found
+    rest = reduce(of_part(source[:, length - left_over :]), axis=1, keepdims=True)
+    return join(found, rest)
 
 
 def broadcast_shape(weights, axis):

@@ -8,7 +8,7 @@ from keras import ops
 from tf_proxquant import checks
 from tf_proxquant.quantizers.base import Quantizer, constant, register
 from tf_proxquant.quantizers.cuts import are_long, best_cuts, unless_proved
-from tf_proxquant.quantizers.groups import row_mean, row_sum
+from tf_proxquant.quantizers.groups import itself, row_mean, row_sum
 from tf_proxquant.quantizers.integers import integer_multiples
 from tf_proxquant.quantizers.prefix import finite_rows, prefix_sums
 from tf_proxquant.typing import Axis, Tensor
@@ -166,7 +166,7 @@ def whole_sides(sides):
     return ops.where(is_swapped, ops.flip(whole, axis=1), whole)
 
 
-def masked_mean(rows, is_in, size=lambda w: w):
+def masked_mean(rows, is_in, size=itself):
     """The mean `size` of the entries that are in, (groups, 1); 0 where none is.
 
     Args:

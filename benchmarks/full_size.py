@@ -178,6 +178,7 @@ class Study:
             "sign_change": pq.metrics.sign_changes(before, _kernels(model)),
             "core_seconds_of_training": round(seconds),
             "dtype": fused.fast_dtype(),
+            "test_images": len(self.data.y_test),
             **self.exported(model),
         }
         if row.prox:
@@ -303,9 +304,14 @@ MARKERS = {"binary": "o", "ternary": "^", "2 bits": "s"}
 
 
 def draw(results, path):
-    """Draws the accuracy of every row over the bytes of its file, one panel an experiment."""
+    """Draws the accuracy of every row over the bytes of its file, one panel an experiment.
+
+    A bar is the standard error of one accuracy on that many test images, a dashed line the mean
+    accuracy of the warm starts. Methods stand side by side, a twenty-fifth of the bytes apart.
+    """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import LogLocator, NullLocator
 
     groups = sorted({(line["experiment"], line["epochs"]) for line in results})
     figure = Figure(figsize=(5.5 * len(groups), 4.6), layout="constrained")
@@ -315,14 +321,30 @@ def draw(results, path):
             own = [line for line in chosen if line["row"] == name]
             if own:
                 _draw_row(axes, name, own)
-        axes.set_xscale("log")
+        warm = [line["warm_start_accuracy"] for line in chosen if "warm_start_accuracy" in line]
+        if warm:
+            axes.axhline(np.mean(warm), color="k", ls="--", lw=0.8)
+        smallest = min(line["small_bytes"] for line in chosen)
+        axes.set(xscale="log", xlim=(smallest / 2, 2 * chosen[0]["float_bytes"]))
         axes.set_title(f"{group[0]}: warm start and {group[1]} epochs")
-        axes.set_xlabel("bytes of the .tflite: small; float for full precision")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(lambda size, _: f"{size / 1000:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlabel("kilobytes of the .tflite: small; float for full precision")
         axes.set_ylabel("test accuracy of the last epoch")
         axes.grid(alpha=0.3)
-    handles = [Line2D([], [], color=c, lw=4, label=name) for name, c in COLORS.items()]
-    handles += [Line2D([], [], color="k", ls="", marker=m, label=n) for n, m in MARKERS.items()]
-    handles.append(Line2D([], [], color="k", ls="", marker="o", mfc="w", label="ends at 8 bits"))
+    drawn = {line["row"] for line in results}
+    methods = [m for m in COLORS if any(name.endswith(m) for name in drawn)]
+    handles = [Line2D([], [], color=COLORS[name], lw=4, label=name) for name in methods]
+    handles += [
+        Line2D([], [], color="k", ls="", marker=marker, label=levels)
+        for levels, marker in MARKERS.items()
+        if any(name.startswith(levels) for name in drawn)
+    ]
+    if any(ROWS[name].ends for name in drawn):
+        label = "first and last at 8 bits"
+        handles.append(Line2D([], [], color="k", ls="", marker="o", mfc="w", label=label))
+    handles.append(Line2D([], [], color="k", ls="--", lw=0.8, label="warm start"))
     figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8)
     with files.replacing(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
@@ -330,12 +352,15 @@ def draw(results, path):
 
 def _draw_row(axes, name, runs):
     row = ROWS[name]
-    sizes = [run["small_bytes" if row.prox else "float_bytes"] for run in runs]
     method = name.rpartition(", ")[2]
-    color = COLORS[method]
-    axes.plot(
-        sizes, [run["accuracy"] for run in runs], marker=MARKERS[row.quantizer], color=color,
-        linestyle="", markersize=8, alpha=0.85, mfc="white" if row.ends else color,
+    color, place = COLORS[method], list(COLORS).index(method) - (len(COLORS) - 1) / 2
+    sizes = [run["small_bytes" if row.prox else "float_bytes"] * 1.04**place for run in runs]
+    accuracies = np.array([run["accuracy"] for run in runs])
+    images = np.array([run.get("test_images", 10_000) for run in runs])
+    axes.errorbar(
+        sizes, accuracies, np.sqrt(accuracies * (1 - accuracies) / images),
+        marker=MARKERS[row.quantizer], color=color, linestyle="", markersize=8, alpha=0.85,
+        mfc="white" if row.ends else color, elinewidth=1, capsize=2,
     )  # fmt: skip
 
 

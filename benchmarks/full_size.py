@@ -169,14 +169,14 @@ class Study:
         row, model = ROWS[name], self.warm_start()
         before, warm = _kernels(model), self.score(model)
         place = re.sub(r"\W+", "-", name)
-        start = time.process_time()
+        is_resumed, start = any((self.folder / place).glob("*.h5")), time.process_time()
         optimizer = self.fit(model, lambda m: self.optimizer(row, m), place, self.seed + 1000)
         seconds = time.process_time() - start
         figures = {
             "warm_start_accuracy": warm,
             "accuracy": self.score(model),
             "sign_change": pq.metrics.sign_changes(before, _kernels(model)),
-            "core_seconds_of_training": round(seconds),
+            "core_seconds_of_training": None if is_resumed else round(seconds),
             "dtype": fused.fast_dtype(),
             "test_images": len(self.data.y_test),
             **self.exported(model),

@@ -16,8 +16,6 @@ import sys
 from absl import app, flags
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Kernels that TensorFlow takes by itself only on some processors, and that are faster on others.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 from tf_proxquant import training
 from tf_proxquant.quiet import quiet

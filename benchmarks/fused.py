@@ -5,7 +5,7 @@ operator for it, which is half the time of a ResNet-20 on a CPU. Where the proce
 bfloat16 (AMX), a training step takes .42 of that of plain Keras in float32; where it does not,
 bfloat16 takes seven times as long, so `fast_dtype` looks. TensorFlow uses the oneDNN library by
 itself only on some processors of Intel; on an EPYC, TF_ENABLE_ONEDNN_OPTS=1 takes .69 of the time
-of plain Keras, and .45 with the fused normalization.
+of plain Keras, and .45 with the fused normalization; but see docs/performance.md on a single core.
 """
 
 import pathlib

@@ -12,8 +12,9 @@ import operator
 import numpy as np
 from keras import backend, ops
 
-# Rows of this length are folded into this many parts.
-LONG, FOLDS = 2**16, 16 if backend.backend() == "jax" else 8
+# Rows of this length are folded into this many parts; see `_folded`.
+TERMS_OF_PARTS = backend.backend() == "jax"
+LONG, FOLDS = 2**16, 16 if TERMS_OF_PARTS else 8
 
 FLOAT_DTYPES = ("float16", "bfloat16", "float32", "float64")
 
@@ -129,6 +130,7 @@ def _order(rank, axis):
 
 
 def itself(entries):
+    """The term of a sum of the entries as they are."""
     return entries
 
 
@@ -163,14 +165,14 @@ def _folded(rows, term, reduce, join):
     length = rows.shape[1]
     if length is None or length < LONG:
         return reduce(term(rows), axis=1, keepdims=True)
-    of_parts = backend.backend() == "jax"
-    source, of_part = (rows, term) if of_parts else (term(rows), itself)
+    if not TERMS_OF_PARTS:
+        rows, term = term(rows), itself
     size, left_over = divmod(length, FOLDS)
-    parts = [of_part(source[:, i * size : (i + 1) * size]) for i in range(FOLDS)]
+    parts = [term(rows[:, i * size : (i + 1) * size]) for i in range(FOLDS)]
     found = _folded(functools.reduce(join, parts), itself, reduce, join)
     if not left_over:
         return found
-    rest = reduce(of_part(source[:, length - left_over :]), axis=1, keepdims=True)
+    rest = reduce(term(rows[:, length - left_over :]), axis=1, keepdims=True)
     return join(found, rest)
 
 

@@ -6,56 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from tests.quantizers_cases import GRAPHS, QUANTIZERS, compiled, grids, kernel
 from tf_proxquant.quantizers import Binary, MultiBit, Quantizer, Ternary, Uniform
-
-QUANTIZERS = [
-    Binary(),
-    Binary(0.5, axis=(2, 3)),
-    *(Binary("mean", axis) for axis in (None, -1, (2, 3))),
-    Binary("median", axis=-1),
-    Ternary(),
-    Ternary(axis=-1),
-    Ternary(symmetric=True, axis=(0, -1)),
-    Ternary(0.05, axis=(2, 3), relative_to="max"),
-    Ternary(optimal=True),
-    Ternary(symmetric=True, optimal=True, axis=-1),
-    Ternary(optimal=True, axis=-1, integer_ratios=False),
-    MultiBit(1, axis=0),
-    *(MultiBit(bits) for bits in (2, 3, 4)),
-    MultiBit(3, axis=-1, integer_ratios=False),
-    MultiBit(2, optimal=True, axis=-1),
-    *(Uniform(bits) for bits in (2, 4, 8)),
-    Uniform(3, axis=-1, narrow_range=False),
-    Uniform(1, axis=0, mid_rise=True),
-    Uniform(3, mid_rise=True),
-]
-STORABLE = [
-    Binary("mean", axis=-1),
-    Binary(0.3),
-    *(Ternary(optimal=optimal, axis=-1) for optimal in (False, True)),
-    Ternary(0.05, axis=0, relative_to="max"),
-    Ternary(symmetric=True),
-    *(MultiBit(bits, axis=-1) for bits in (1, 2, 3, 4)),
-    *(MultiBit(bits, optimal=True, axis=-1) for bits in (2, 3)),
-    *(Uniform(bits, axis=-1) for bits in range(2, 9)),
-    *(Uniform(bits, axis=-1, mid_rise=True) for bits in range(1, 8)),
-]
-GRAPHS = [
-    Binary(),
-    Binary("mean", axis=-1),
-    Binary("median", axis=-1),
-    Ternary(axis=-1),
-    Ternary(0.05, axis=-1, relative_to="max"),
-    Ternary(optimal=True, axis=-1),
-    MultiBit(2, axis=-1),
-    MultiBit(3),
-    MultiBit(2, optimal=True),
-    Uniform(3, axis=-1),
-]
-if keras.backend.backend() != "tensorflow":
-    # Eager JAX compiles every operation for every shape, for minutes: one of each algorithm.
-    QUANTIZERS = [*GRAPHS, Ternary(symmetric=True, axis=(0, -1)), Uniform(1, axis=0, mid_rise=True)]
-    STORABLE = [*GRAPHS[1:], Uniform(4, axis=-1), Uniform(4, axis=-1, mid_rise=True)]
 
 
 def is_fitted(quantizer):
@@ -66,10 +18,6 @@ def is_fitted(quantizer):
 FITTED = [quantizer for quantizer in QUANTIZERS if is_fitted(quantizer)]
 
 
-def kernel(seed=0, dtype="float32"):
-    return np.random.default_rng(seed).standard_t(4, size=(3, 3, 4, 6)).astype(dtype)
-
-
 def split_groups(weights, axis):
     """The weights of each group, one row per group, written independently."""
     if axis is None:
@@ -77,23 +25,6 @@ def split_groups(weights, axis):
     axes = [a % weights.ndim for a in (axis if isinstance(axis, tuple) else (axis,))]
     num_groups = np.prod([weights.shape[a] for a in axes])
     return np.moveaxis(weights, axes, range(len(axes))).reshape(num_groups, -1)
-
-
-def grids(quantizer, weights):
-    """The levels, one row per group."""
-    levels = ops.convert_to_numpy(quantizer.levels(weights))
-    return levels.reshape(-1, levels.shape[-1])
-
-
-def compiled(function):
-    """The function as a graph of the backend at hand, through XLA."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return tf.function(function, jit_compile=True)
-    import jax
-
-    return jax.jit(function)
 
 
 def graph(function):
@@ -225,86 +156,6 @@ class LawsTest(unittest.TestCase):
                     np.broadcast_to(spread, distance.shape), distance.argmin(-1)[..., None], -1
                 )
                 np.testing.assert_allclose(quantizer(weights), best[..., 0], atol=1e-6)
-
-
-class StorableTest(unittest.TestCase):
-    """What a file stores: codes of a signed byte times one float32 for each group."""
-
-    def test_levels_are_codes_of_a_signed_byte_times_one_float32(self):
-        for quantizer in STORABLE:
-            for weights in self.weights():
-                with self.subTest(repr(quantizer), dtype=weights.dtype):
-                    for levels in grids(quantizer, weights):
-                        stored = levels.astype("float32")
-                        self.assertTrue(np.array_equal(stored, levels) or levels.dtype != "float32")
-                        self.assertIsNotNone(find_codes(stored), stored)
-
-    def test_no_code_lacks_its_opposite(self):
-        self.assertEqual(Uniform(8).codes.tolist(), list(range(-127, 128)))
-        self.assertEqual(Uniform(8, narrow_range=False).codes[0], -128)
-        self.assertEqual(Uniform(2, mid_rise=True).codes.tolist(), [-3, -1, 1, 3])
-
-    def test_the_papers_levels_are_on_no_such_grid(self):
-        for quantizer in (
-            Ternary(axis=-1, integer_ratios=False),
-            MultiBit(2, axis=-1, integer_ratios=False),
-            MultiBit(3, axis=-1, integer_ratios=False),
-        ):
-            found = [find_codes(row) for row in grids(quantizer, kernel())]
-            self.assertIn(None, found)
-
-    def test_a_product_is_the_same_in_float32_and_in_float64(self):
-        for quantizer in (Ternary(axis=-1), MultiBit(4, axis=-1), Uniform(4, axis=-1)):
-            for levels in grids(quantizer, kernel()):
-                codes, scale = find_codes(levels)
-                np.testing.assert_array_equal(np.float64(scale) * codes, levels)
-
-    def test_a_compiled_graph_gives_such_levels_too(self):
-        for quantizer in (Ternary(axis=-1), MultiBit(3), Uniform(4, axis=-1)):
-            levels = np.array(compiled(quantizer.levels)(kernel()))
-            for row in levels.reshape(-1, levels.shape[-1]):
-                self.assertIsNotNone(find_codes(row), row)
-
-    def test_old_configs_keep_their_levels(self):
-        """Version 0.1 wrote every argument, and its defaults were the paper's levels."""
-        ternary = {"threshold": 0.7, "symmetric": False, "optimal": False, "axis": -1,
-                   "relative_to": "mean", "integer_ratios": False}  # fmt: skip
-        multibit = {"rounds": 3, "optimal": False, "axis": -1, "integer_ratios": False}
-        for quantizer_class, config, number in (
-            (Ternary, ternary, 3),
-            (MultiBit, {"bits": 2, **multibit}, 4),
-            (Uniform, {"bits": 3, "axis": -1, "narrow_range": False, "mid_rise": False}, 8),
-            (Uniform, {"bits": 2, "axis": -1, "narrow_range": False, "mid_rise": True}, 4),
-        ):
-            quantizer = quantizer_class.from_config(config)
-            self.assertEqual(quantizer.get_config(), config)
-            self.assertEqual(quantizer.levels(kernel()).shape[-1], number)
-
-    def weights(self):
-        yield kernel()
-        yield kernel(1) * np.float32(1e-12)
-        yield np.random.default_rng(2).laplace(size=(7, 3)).astype("float32")
-        if keras.backend.backend() != "jax":  # which has no float64 unless asked
-            yield kernel(3, "float64")
-
-
-def find_codes(levels):
-    """Codes up to 127 and a float32 scale whose rounded products are `levels`, or None.
-
-    By trying every code for the largest level, and the floats around each quotient.
-    """
-    levels = levels.astype("float32")
-    top = np.abs(levels).max()
-    for largest in range(1, 128):
-        scale = np.float32(top / np.float32(largest))
-        codes = np.rint(levels.astype("float64") / np.float64(scale) if scale else levels)
-        for _ in range(3):
-            scale = np.nextafter(scale, np.float32(0))
-        for _ in range(7):
-            if np.array_equal(codes.astype("float32") * scale, levels):
-                return codes, scale
-            scale = np.nextafter(scale, np.float32(np.inf))
-    return None
 
 
 class GraphTest(unittest.TestCase):

@@ -72,17 +72,16 @@ ROWS = {
 
 def mobilenet(shape, classes, preprocessing):
     """MobileNetV2 of width .35 whose first convolution does not halve the image."""
-    body = keras.applications.MobileNetV2(
-        shape, alpha=0.35, weights=None, classes=classes, classifier_activation=None
-    )
-    inputs = x = keras.Input(shape, name="image")
-    x = preprocessing(x)
-    config = body.get_config()
+    inputs = keras.Input(shape, name="image")
+    model = keras.applications.MobileNetV2(
+        shape, alpha=0.35, weights=None, classes=classes, classifier_activation=None,
+        input_tensor=preprocessing(inputs),
+    )  # fmt: skip
+    config = model.get_config()
     for layer in config["layers"]:
         if layer["name"] == "Conv1":
             layer["config"]["strides"] = (1, 1)
-    body = keras.Model.from_config(config)
-    return keras.Model(inputs, body(x))
+    return keras.Model.from_config(config)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 import tf_proxquant as pq
 from tests import processes
 from tests.processes import ROOT
-from tests.training_cases import KILLED
+from tests.training_cases import KILLED, LIKE_DIGITS
 
 LIMIT = 1800  # seconds: ends a hang, and is far from what a busy machine takes
 
@@ -182,7 +182,7 @@ class DataParallelTest(unittest.TestCase):
         begin = ["train.py"] if kill_after is None else ["-c", KILLED, str(kill_after)]
         address = free_address()
         common = [
-            *flags, f"--workdir={workdir}", f"--dataset={self.folder}/even.npz",
+            *flags, f"--workdir={workdir}", f"--dataset={self.folder}/even.npz", *LIKE_DIGITS,
             "--full_precision_epochs=0", "--epochs=2", "--freeze_epoch=1", "--batch_size=128",
             "--distribution=data_parallel", f"--job_addresses={address}", "--num_processes=2",
         ]  # fmt: skip

@@ -7,10 +7,15 @@ import subprocess
 import sys
 import tempfile
 
+import keras
+
 from tests import processes
 from tests.processes import ROOT
 
 SHORT = ["--full_precision_epochs=2", "--epochs=3", "--freeze_epoch=2", "--batch_size=128"]
+# Has a layer of each kind of the default network, and is traced and compiled sooner.
+SMALL = "tests.training_cases:small"
+LIKE_DIGITS = [f"--model={SMALL}", "--method=memory", "--quantizer=binary"]
 
 # Runs train.py with a checkpoint after each epoch, and kills the process, as `kill -9` does,
 # when it has reported so many epochs.
@@ -31,6 +36,20 @@ import train
 from absl import app
 app.run(train.main)
 """
+
+
+def small(shape, classes):
+    """A network for `--model`."""
+    return keras.Sequential(
+        [
+            keras.Input(shape),
+            keras.layers.Conv2D(4, 3, strides=2, use_bias=False),
+            keras.layers.BatchNormalization(),
+            keras.layers.ReLU(),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(classes),
+        ]
+    )
 
 
 def run_train(*flags, kill_after=None, environment=None):

@@ -11,9 +11,19 @@ import unittest
 import keras
 import numpy as np
 
+from tests.training_cases import SMALL
+
 ROOT = pathlib.Path(__file__).parents[1]
 # An epoch of warm start, two of homotopy, one of fine-tuning behind the freeze; then the export.
-SETTINGS = {"full_precision_epochs": 1, "epochs": 3, "freeze_epoch": 2, "batch_size": 128}
+SETTINGS = {
+    "model": SMALL,
+    "method": "memory",
+    "quantizer": "binary",
+    "full_precision_epochs": 1,
+    "epochs": 3,
+    "freeze_epoch": 2,
+    "batch_size": 128,
+}
 # The last epoch that was recorded before a kill, by what the kill fell into.
 STAGES = {
     "warm start": {"nothing"},

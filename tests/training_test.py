@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from tests.training_cases import SHORT, finish_run, run_train, start_train
+from tests.training_cases import LIKE_DIGITS, SHORT, SMALL, finish_run, run_train, start_train
 from tf_proxquant import datasets, litert, training
 from tf_proxquant.training.workdir import Workdir
 
@@ -161,8 +161,9 @@ class JaxTest(unittest.TestCase):
     def test_a_run_on_jax_exports_by_itself(self):
         with tempfile.TemporaryDirectory() as folder:
             result = start_train(
-                *SHORT, f"--workdir={folder}/run", environment={"KERAS_BACKEND": "jax"}
-            )
+                *SHORT, *LIKE_DIGITS, f"--workdir={folder}/run",
+                environment={"KERAS_BACKEND": "jax"},
+            )  # fmt: skip
             self.assertEqual(result.returncode, 0, result.stderr)
             report = json.loads(result.stdout.splitlines()[-1])
             self.assertAlmostEqual(report["tflite_accuracy"], report["quantized_accuracy"])
@@ -182,6 +183,7 @@ class MethodsTest(unittest.TestCase):
             with self.subTest(f"{method} {quantizer}"), tempfile.TemporaryDirectory() as folder:
                 settings = training.Settings(
                     workdir=os.path.join(folder, "run"),
+                    model=SMALL,
                     method=method,
                     quantizer=quantizer,
                     full_precision_epochs=0,

@@ -46,6 +46,7 @@ class Row:
     rate: float = 0.02
     quantizer: str = "binary"
     ends: str | None = None
+    others: str | None = None  # regex of further layers that have what the ends have
     published: bool = False
 
 
@@ -62,26 +63,23 @@ ROWS = {
     "binary, ends at 8 bits, memory": Row(AFFINE, 0.99, ends=EIGHT),
     "ternary, ends at 8 bits, memory": Row(AFFINE, 0.997, quantizer="ternary", ends=EIGHT),
     "2 bits, ends at 8 bits, memory": Row(AFFINE, 0.997, quantizer="2 bits", ends=EIGHT),
+    "ternary, ends and depthwise at 8 bits, memory": Row(
+        AFFINE, 0.997, quantizer="ternary", ends=EIGHT, others="depthwise"
+    ),
     "ternary, ends at 8 bits, PARQ": Row(AFFINE, 1.0, quantizer="ternary", ends=EIGHT),
     "2 bits, ends at 8 bits, PARQ": Row(AFFINE, 1.0, quantizer="2 bits", ends=EIGHT),
     "binary, ends at 8 bits, BinaryConnect": Row("hard", 1.0, 0.01, ends=EIGHT),
-    "ternary, ProxQuant as published": Row("l2", 0.0, 0.01, "ternary", EIGHT, True),
-    "2 bits, ProxQuant as published": Row("l2", 0.0, 0.01, "2 bits", EIGHT, True),
+    "ternary, ProxQuant as published": Row("l2", 0.0, 0.01, "ternary", EIGHT, published=True),
+    "2 bits, ProxQuant as published": Row("l2", 0.0, 0.01, "2 bits", EIGHT, published=True),
 }
 
 
 def mobilenet(shape, classes, preprocessing):
-    """MobileNetV2 of width .35 whose first convolution does not halve the image."""
-    inputs = keras.Input(shape, name="image")
-    model = keras.applications.MobileNetV2(
+    """MobileNetV2 of width .35 as Keras has it, with logits."""
+    return keras.applications.MobileNetV2(
         shape, alpha=0.35, weights=None, classes=classes, classifier_activation=None,
-        input_tensor=preprocessing(inputs),
+        input_tensor=preprocessing(keras.Input(shape, name="image")),
     )  # fmt: skip
-    config = model.get_config()
-    for layer in config["layers"]:
-        if layer["name"] == "Conv1":
-            layer["config"]["strides"] = (1, 1)
-    return keras.Model.from_config(config)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,10 +166,12 @@ class Study:
         """Trains one row from the warm start; returns a dict of figures."""
         row, model = ROWS[name], self.warm_start()
         before, warm = _kernels(model), self.score(model)
-        place = re.sub(r"\W+", "-", name)
+        place = _place(name)
         is_resumed, start = any((self.folder / place).glob("*.h5")), time.process_time()
         optimizer = self.fit(model, lambda m: self.optimizer(row, m), place, self.seed + 1000)
         seconds = time.process_time() - start
+        with files.replacing(self.weights_of(name)) as temporary:
+            model.save_weights(temporary)
         figures = {
             "warm_start_accuracy": warm,
             "accuracy": self.score(model),
@@ -185,6 +185,10 @@ class Study:
             figures["quantized_tensors"] = len(optimizer.quantized_variables)
         return figures
 
+    def weights_of(self, name):
+        """The file of the weights of a finished row."""
+        return self.folder / f"{_place(name)}.weights.h5"
+
     def optimizer(self, row, model):
         """Returns the optimizer of a row for a model, not built."""
         total = self.epochs * self.steps
@@ -195,7 +199,8 @@ class Study:
         quantizer = (PUBLISHED if row.published else QUANTIZERS)[row.quantizer]()
         select = pq.select_kernels(model, skip="shortcut")
         if row.ends:
-            inside = pq.select_kernels(model, skip="shortcut", skip_first=True, skip_last=True)
+            skip = "shortcut" + (f"|{row.others}" if row.others else "")
+            inside = pq.select_kernels(model, skip=skip, skip_first=True, skip_last=True)
             eight = pq.Uniform(8, axis=-1)
             select = {
                 re.escape(v.path): quantizer if inside(v) else eight
@@ -226,6 +231,10 @@ class Study:
             scores = litert.predict(path, np.asarray(self.data.x_test, "float32"))
         right = scores.argmax(-1) == self.data.y_test
         return {**figures, "tflite_accuracy": float(right.mean())}
+
+
+def _place(name):
+    return re.sub(r"\W+", "-", name)
 
 
 def _kernels(model):

@@ -79,8 +79,15 @@ def files(model, folder):
     yield from others(model, folder)
 
 
-def others(model, folder):
-    """Yields (name, bytes) of the float file and of other tools' files."""
+def others(model, folder, calibration=None):
+    """Yields (name, bytes) of the float file and of other tools' files.
+
+    Args:
+      model: a `keras.Model` of one input.
+      folder: of temporary files.
+      calibration: images from which TensorFlow finds the ranges of activations; None makes no
+        file that needs them.
+    """
     import tensorflow as tf
 
     path = folder / "float.tflite"
@@ -89,6 +96,12 @@ def others(model, folder):
     other = folder / "other.tflite"
     model.export(other, format="litert", verbose=False, optimizations=[tf.lite.Optimize.DEFAULT])
     yield "TensorFlow dynamic range, 8 bits", other.read_bytes()
+    if calibration is not None:
+        model.export(
+            other, format="litert", verbose=False, optimizations=[tf.lite.Optimize.DEFAULT],
+            representative_dataset=lambda: ([image[np.newaxis]] for image in calibration),
+        )  # fmt: skip
+        yield "TensorFlow static, 8 bits", other.read_bytes()
     try:
         from litert_quantizer import quantizer, recipe
     except ImportError:

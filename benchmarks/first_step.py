@@ -71,7 +71,7 @@ def measure(model_name, row, jit_compile):
 def in_process_of_its_own(name, *arguments):
     """Returns what a benchmark prints last, as JSON, in a process of its own."""
     command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
-    finished = subprocess.run(command, capture_output=True, text=True, check=True)
+    finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(finished.stdout.splitlines()[-1])
 
 

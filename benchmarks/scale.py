@@ -17,8 +17,6 @@ import json
 import math
 import os
 import pathlib
-import subprocess
-import sys
 import tempfile
 import time
 
@@ -29,6 +27,7 @@ import numpy as np
 
 import tf_proxquant as pq
 from benchmarks import optimizer_step, zoo
+from benchmarks.first_step import in_process_of_its_own
 from tf_proxquant.litert.read import convert
 
 COST = ("adam", "binary", "ternary rule", "2 bits", "2 bits optimal")
@@ -169,22 +168,14 @@ def write(model, options, folder):
     }
 
 
-def in_a_process(what, name, weights, network):
-    """Returns what a child prints."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "benchmarks.scale", what, f"--weights={weights}"]
-        command += [f"--child={name}", f"--folder={folder}"]
-        command += [f"--network={network}"]
-        finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        return json.loads(finished.stdout.splitlines()[-1])
-
-
 def compare(what, names, weights, network=CONVOLUTIONS):
     """Prints a row for each name, with ratios to the first."""
     columns = ("train_seconds", "train_peak", "export_seconds", "export_peak", "size")
     first = None
     for name in names:
-        found = in_a_process(what, name, weights, network)
+        with tempfile.TemporaryDirectory() as folder:
+            flags = f"--weights={weights}", f"--network={network}", f"--child={name}"
+            found = in_process_of_its_own("scale", what, *flags, f"--folder={folder}")
         if first is None:
             first, columns = found, [c for c in columns if c in found]
             print(f"{found['weights']:,} weights")

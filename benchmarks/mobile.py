@@ -1,7 +1,7 @@
 r"""What a trained network costs on a phone: accuracy, bytes and latency, beside other tools' files.
 
-    python -m benchmarks.full_size --experiment=mobilenet --dataset=cifar10.npz --epochs=10
-    python -m benchmarks.mobile --dataset=cifar10.npz --epochs=10 [--workdir=runs/full_size]
+    python -m benchmarks.full_size --experiment=mobilenet --dataset=cifar10.npz --rows='full|ends'
+    python -m benchmarks.mobile --dataset=cifar10.npz [--epochs=8] [--workdir=runs/full_size]
     python -m benchmarks.mobile --toy       # ResNet-8 on digits, two epochs
 
 Takes the networks that `benchmarks.full_size` has finished. From the one in full precision come the
@@ -76,7 +76,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default="cifar10", help="as for benchmarks.full_size")
     parser.add_argument("--experiment", default="mobilenet", choices=full_size.EXPERIMENTS)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=None, help="of the rows to take")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workdir", default="runs/full_size")
     parser.add_argument("--rounds", type=int, default=5)
@@ -92,12 +92,13 @@ def main():
             print("\n".join(table(study, names, 1)))
         return
     data, folder = pq.datasets.load(arguments.dataset), pathlib.Path(arguments.workdir)
-    study = full_size.Study(arguments.experiment, arguments.seed, arguments.epochs, data, folder)
+    epochs = arguments.epochs or full_size.EXPERIMENTS[arguments.experiment].epochs
+    study = full_size.Study(arguments.experiment, arguments.seed, epochs, data, folder)
     finished = [name for name in full_size.ROWS if study.weights_of(name).exists()]
     if FULL_PRECISION not in finished:
         parser.error(
             f"no finished row '{FULL_PRECISION}' in '{study.folder}': run benchmarks.full_size "
-            f"--experiment={arguments.experiment} --epochs={arguments.epochs} first."
+            f"--experiment={arguments.experiment} --epochs={epochs} first."
         )
     finished.remove(FULL_PRECISION)
     print("\n".join(table(study, finished, arguments.rounds)))

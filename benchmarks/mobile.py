@@ -1,7 +1,7 @@
 r"""What a trained network costs on a phone: accuracy, bytes and latency, beside other tools' files.
 
     python -m benchmarks.full_size --experiment=mobilenet --dataset=cifar10.npz --rows='full|ends'
-    python -m benchmarks.mobile --dataset=cifar10.npz [--epochs=8] [--workdir=runs/full_size]
+    python -m benchmarks.mobile --dataset=cifar10.npz [--epochs=6] [--workdir=runs/full_size]
     python -m benchmarks.mobile --toy       # ResNet-8 on digits, two epochs
 
 Takes the networks that `benchmarks.full_size` has finished. From the one in full precision come the

@@ -81,6 +81,19 @@ class QuantizationMonitorTest(unittest.TestCase):
         self.assertEqual(len(shares), 2)
         self.assertAlmostEqual(history["on_grid"][0], sum(shares) / 48)
 
+    def test_variables_of_one_path_have_figures_of_their_own(self):
+        inputs = keras.Input((6,))
+        halves = [keras.Model(inputs, layers.Dense(4, name="hidden")(inputs)) for _ in range(2)]
+        model = keras.Model(inputs, layers.Add()([half(inputs) for half in halves]))
+        model.compile(pq.ProxQuant("sgd", pq.Binary(), 0.0), "mse")
+        halves[0].layers[-1].kernel.assign(np.ones((6, 4)))
+        monitor = pq.callbacks.QuantizationMonitor(per_layer=True)
+        monitor.set_model(model)
+        monitor.on_train_begin()
+        found = monitor.measure()
+        first, second = (found[f"on_grid/hidden/kernel{number}"] for number in ("", "_1"))
+        self.assertEqual((first, second), (1.0, 0.0))
+
     @unittest.skipIf(
         keras.backend.backend() != "tensorflow" or importlib.util.find_spec("tensorboard") is None,
         "needs TensorFlow and TensorBoard",

@@ -147,6 +147,15 @@ class FolderTest(FolderCase):
         self.assertEqual(len(found.validation[0]), 6)
         self.assertEqual(found.x_test.names[0], "test/cat/0.png")
 
+    def test_parts_have_other_names_too(self):
+        for names in (("Training", "Testing"), ("TRAIN", "dev"), ("train", "Val")):
+            self.setUp()
+            for part, count in zip(names, (5, 2), strict=True):
+                self.fill("cat", "dog", count=count, part=f"{part}/")
+            found = self.load()
+            self.assertEqual(found.class_names, ("cat", "dog"))
+            self.assertEqual((len(found.x_train), len(found.x_test)), (10, 4))
+
     def test_without_a_test_part_the_validation_serves_for_both(self):
         self.fill("cat", "dog", part="train/")
         self.fill("cat", "dog", count=2, part="val/")
@@ -271,6 +280,10 @@ class BadFolderTest(FolderCase):
             self.fill("cat", "dog", part="train/")
             self.fill("cat", "cow", part="test/")
 
+        def unknown_part():
+            self.fill("cat", "dog", part="train/")
+            self.fill("cat", "dog", part="unlabeled/")
+
         def pictures_alone():
             self.add("0.png")
 
@@ -280,6 +293,7 @@ class BadFolderTest(FolderCase):
 
         cases = {
             "holds no class folders": pictures_alone,
+            "divided into parts.*Received: unlabeled": unknown_part,
             "at least two classes.*has 1: cat": only("cat"),
             "pictures to learn from.*bird": empty_class,
             "Not among the classes.*cow": unknown_class,

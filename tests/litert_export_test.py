@@ -13,7 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
-from tf_proxquant import Binary, litert, models
+from tf_proxquant import Binary, ProxQuant, Ternary, litert, models, snap
 from tf_proxquant.litert import plan
 from tf_proxquant.litert.check import runtime
 from tf_proxquant.litert.read import convert, flatbuffer, levels
@@ -101,6 +101,41 @@ class ExportTest(unittest.TestCase):
         (row,) = [row for row in report.rows if row.form == "float32"]
         self.assertEqual(row.shape, (10, 144))
         self.assertIn("too many distinct values", row.reason)
+
+    def test_weights_on_the_way_to_their_levels_are_told_with_the_remedy(self):
+        for memory, prox in ((0.0, "l2"), (0.9, "piecewise_affine")):
+            model = keras.Sequential(
+                [keras.layers.Input((64,)), keras.layers.Dense(16, name="one")]
+            )
+            optimizer = ProxQuant("sgd", Ternary(axis=-1), prox=prox, memory=memory, freeze_step=9)
+            model.compile(optimizer, "mse")
+            model.fit(np.ones((8, 64)), np.ones((8, 16)), batch_size=4, verbose=0)
+            with self.assertWarnsRegex(UserWarning, "1 of 1.*one/kernel.*step 2 of freeze_step=9"):
+                litert.export(model, self.path)
+            with self.assertRaisesRegex(ValueError, "pq.snap.*strict=True"):
+                litert.export(model, self.path, strict=True)
+            snap(model)
+            (row,) = litert.export(model, self.path, strict=True).rows
+            self.assertEqual(row.form, "int8")
+
+    def test_an_input_that_is_an_output_too_keeps_its_name(self):
+        image = keras.Input((3,), name="image")
+        model = keras.Model(image, [keras.layers.Dense(4)(image), image])
+        report = litert.export(model, self.path)
+        self.assertEqual([edge.name for edge in report.inputs], ["image"])
+        self.assertEqual([edge.name for edge in report.outputs], ["output_0", "output_1"])
+
+    def test_kernels_of_transposed_3d_convolutions_are_stored_by_output_channel(self):
+        inputs = keras.Input((3, 3, 3, 4))
+        model = keras.Model(inputs, keras.layers.Conv3DTranspose(8, 2, strides=2)(inputs))
+        snap(model, Binary("mean", axis=-1))
+        for profile in ("fast", "small"):
+            (row,) = litert.export(model, self.path, profile).rows
+            self.assertLessEqual(row.bits, 8)
+
+    def test_a_kernel_without_entries_is_left_alone(self):
+        model = keras.Sequential([keras.layers.Input((0,)), keras.layers.Dense(3)])
+        self.assertEqual(litert.export(model, self.path).max_error, 0)
 
     def test_a_grid_blurred_by_the_batchnorm_fold_is_restored_and_reported(self):
         model = small_cnn()

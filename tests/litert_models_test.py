@@ -289,6 +289,11 @@ class ModelsTest(parameterized.TestCase):
 
 
 class PredictTest(unittest.TestCase):
+    def test_a_batch_of_no_samples_is_refused(self):
+        for batch_size in (0, -1, 2.0):
+            with self.assertRaisesRegex(ValueError, "`batch_size` must be an int >= 1"):
+                litert.predict(b"", normal(3, 2), batch_size=batch_size)
+
     def test_inputs_of_different_length_are_refused(self):
         a, b = keras.Input((2,), name="a"), keras.Input((2,), name="b")
         content, _ = convert.convert(keras.Model([a, b], a + b))

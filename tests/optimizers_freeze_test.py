@@ -69,6 +69,19 @@ class FreezeTest(unittest.TestCase):
                     model.fit(X, Y, batch_size=16, verbose=0)
                     np.testing.assert_array_equal(before, weights(model)["hidden/kernel"])
 
+    def test_averages_that_a_callback_swaps_in_end_on_the_levels(self):
+        inner = keras.optimizers.Adam(0.02, use_ema=True, ema_momentum=0.9)
+        optimizer = pq.ProxQuant(
+            inner, pq.Binary("mean", axis=-1), prox="piecewise_affine", memory=0.9, freeze_step=8
+        )
+        model = make_model()
+        model.compile(optimizer, "mse")
+        swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+        model.fit(X, Y, batch_size=16, epochs=3, verbose=0, callbacks=[swap])
+        self.assertTrue(optimizer.frozen)
+        for column in weights(model)["hidden/kernel"].T:
+            self.assertEqual(len(np.unique(column)), 2)
+
     def test_gradient_accumulation_pulls_on_real_updates_only(self):
         variable = keras.Variable([0.5], name="kernel")
         inner = keras.optimizers.SGD(1.0, gradient_accumulation_steps=3)

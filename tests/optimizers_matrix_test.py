@@ -64,6 +64,15 @@ class CompilationTest(unittest.TestCase):
 
 
 class InnerOptimizerTest(unittest.TestCase):
+    def test_variables_are_excluded_from_the_decay_of_the_inner_optimizer(self):
+        kernel, bias = keras.Variable(np.ones((2, 3)), name="kernel"), keras.Variable(np.ones(3))
+        optimizer = pq.ProxQuant(keras.optimizers.AdamW(0.1, weight_decay=0.5), pq.Binary(), 0.0)
+        optimizer.exclude_from_weight_decay(var_list=[bias])
+        optimizer.build([kernel, bias])
+        optimizer.apply([np.zeros((2, 3)), np.zeros(3)])
+        self.assertLess(float(kernel[0, 0]), 1)
+        self.assertEqual(float(bias[0]), 1)
+
     def test_clipnorm_and_weight_decay_act_before_the_prox(self):
         for arguments in ({"clipnorm": 0.01}, {"weight_decay": 0.5}, {"global_clipnorm": 0.01}):
             with self.subTest(**arguments):

@@ -111,6 +111,39 @@ class ScanTest(unittest.TestCase):
         for value, expected in zip(model.get_weights(), before, strict=True):
             np.testing.assert_array_equal(value, expected)
 
+    def test_an_error_by_any_of_its_names_is_better_when_it_is_lower(self):
+        model = keras.Sequential([keras.Input((6,)), layers.Dense(3)])
+        model.compile("sgd", "mse", metrics=["mae", "kl_divergence"])
+        y = model.predict(X, verbose=0)
+        binary = {"binary": pq.Binary("mean", axis=-1)}
+        found = pq.sensitivity(model, (X, y), binary, metric="mae", profile=None)
+        self.assertGreater(found.rows[1].drop, 0.01)
+
+    def test_a_path_at_the_end_of_another_has_a_choice_of_its_own(self):
+        inputs = keras.Input((6,))
+        block = keras.Sequential([keras.Input((6,)), layers.Dense(6, name="dense")], name="block")
+        model = keras.Model(inputs, layers.Dense(3, name="dense")(block(inputs)))
+        model.compile("sgd", "mse")
+        y = np.zeros((len(X), 3), "float32")
+        binary = {"binary": pq.Binary("mean", axis=-1)}
+        found = pq.sensitivity(model, (X, y), binary, profile=None)
+        self.assertEqual({row.path for row in found.rows}, {"block/dense/kernel", "dense/kernel"})
+        for quantized in ("block/dense/kernel", "dense/kernel"):
+            rows = [r for r in found.rows if (r.quantizer is not None) == (r.path == quantized)]
+            select = Sensitivity("loss", rows).suggest(1e6)
+            snapped = pq.snap(model, None, select)
+            self.assertEqual([variable.path for variable, _ in snapped], [quantized])
+
+    def test_tensors_of_one_path_are_scanned_as_one(self):
+        inputs = keras.Input((6,))
+        halves = [keras.Model(inputs, layers.Dense(4, name="hidden")(inputs)) for _ in range(2)]
+        model = keras.Model(inputs, layers.Add()([half(inputs) for half in halves]))
+        model.compile("sgd", "mse")
+        data = X, np.zeros((len(X), 4), "float32")
+        found = pq.sensitivity(model, data, {"binary": pq.Binary()}, profile=None)
+        self.assertEqual([row.bytes for row in found.rows], [192, 6])
+        self.assertEqual(len(pq.snap(model, None, found.suggest(6))), 2)
+
     def test_bad_input_is_refused(self):
         unbuilt = keras.Sequential([layers.Dense(2)])
         one = {"1": pq.Binary()}

@@ -167,7 +167,8 @@ class JaxTest(unittest.TestCase):
             self.assertEqual(result.returncode, 0, result.stderr)
             report = json.loads(result.stdout.splitlines()[-1])
             self.assertAlmostEqual(report["tflite_accuracy"], report["quantized_accuracy"])
-            self.assertLess(report["tflite_bytes"], 0.35 * report["float_tflite_bytes"])
+            exported = json.loads(pathlib.Path(folder, "run", "export.json").read_text())
+            self.assertEqual({row["num_levels"] for row in exported["rows"]}, {2})
 
 
 class MethodsTest(unittest.TestCase):

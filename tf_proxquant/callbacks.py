@@ -39,7 +39,7 @@ class QuantizationMonitor(_Callback):
       reference: list of arrays, the weights to count sign changes from, in the order of the
         optimizer's `quantized_variables`. None = those when `fit` begins for the first time.
       per_layer: whether to log the first three for each selected variable as well, as
-        "<figure>/<path of the variable>".
+        "<figure>/<path of the variable>", with _1, _2, ... behind paths that are equal.
     """
 
     def __init__(self, reference: list | None = None, per_layer: bool = False):
@@ -63,7 +63,7 @@ class QuantizationMonitor(_Callback):
         Raises: ValueError: naming the first selected variable with a NaN or inf.
         """
         optimizer = built_optimizer(self.model)
-        paths = [selection.path(v) for v, _ in optimizer.quantized_variables]
+        paths = _distinct([selection.path(v) for v, _ in optimizer.quantized_variables])
         weights, quantized = map(list, zip(*optimizer.grid(), strict=True))
         figures = self._figures(self.reference, weights, quantized)
         if self.per_layer:
@@ -131,6 +131,16 @@ class StopOnNonFinite(_Callback):
             raise ValueError(message)
         warnings.warn(message, stacklevel=2)
         self.model.stop_training = True
+
+
+def _distinct(paths):
+    """The paths, with a number behind those that were there before."""
+    seen: dict = {}
+    numbered = []
+    for path in paths:
+        count = seen[path] = seen.get(path, -1) + 1
+        numbered.append(f"{path}_{count}" if count else path)
+    return numbered
 
 
 def nonfinite_variables(model: keras.Model) -> list[str]:

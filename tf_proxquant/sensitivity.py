@@ -17,14 +17,18 @@ from tf_proxquant.typing import Profile, Select
 _FULL_PRECISION = "full precision"
 
 # A metric with one of these in its name is better when it is lower.
-_LOWER_IS_BETTER = ("loss", "error", "perplexity")
+_LOWER_IS_BETTER = (
+    "loss", "error", "perplexity", "entropy", "divergence", "logcosh", "log_cosh",
+    "mae", "mape", "mse", "msle", "rmse",
+)  # fmt: skip
 
 
 class Candidate(NamedTuple):
     """One tensor at one precision, all others in full precision.
 
     Attributes:
-      path: of the variable, without the name of the model.
+      path: of the variable, without the name of the model; several of one path, which no pattern
+        can tell apart, are scanned as one.
       name: of the candidate; "full precision" for the tensor as it is.
       quantizer: `Quantizer`, None for full precision.
       bytes: of its codes, ceil(log2(number of levels)) bits each; scales and headers not counted.
@@ -104,7 +108,7 @@ class Sensitivity:
 
     @staticmethod
     def _select(chosen):
-        return {f"(^|/){re.escape(path)}$": row.quantizer for path, row in chosen.items()}
+        return {_pattern(path, chosen): row.quantizer for path, row in chosen.items()}
 
     def _within(self, budget, max_bytes):
         """The choice whose codes take at most `budget` bytes."""
@@ -168,7 +172,8 @@ def sensitivity(
         output channel, and 8 bits.
       select: which variables, as of `ProxQuant` but not a dict. None = every kernel and table.
       metric: name of a metric of `evaluate`; None = "accuracy" where there is one, else "loss".
-        Lower is better if the name holds "loss", "error" or "perplexity", else higher.
+        Lower is better if the name holds "loss", "error", "perplexity", "entropy", "divergence",
+        "logcosh", "mae", "mape", "mse", "msle" or "rmse", else higher.
       max_bytes: number; also prints the table and `suggest(max_bytes)`. None prints nothing.
       profile: of the export whose file must fit into `max_bytes`; not "static", which needs data.
         Each try converts the model, some seconds. None counts the codes alone, which needs no
@@ -216,19 +221,36 @@ def _scan(model, candidates, select, metric, full, evaluate):
         name: selection.resolve(select, quantizer, model.trainable_variables)
         for name, quantizer in candidates.items()
     }
-    rows = []
-    for place, (variable, _) in enumerate(next(iter(resolved.values()))):
+    places: dict = {}
+    variables = [variable for variable, _ in next(iter(resolved.values()))]
+    for place, variable in enumerate(variables):
         path = selection.path(variable).removeprefix(f"{model.name}/")
-        size = math.prod(variable.shape)
+        places.setdefault(path, []).append(place)
+    rows = []
+    for path, same in places.items():
+        size = sum(math.prod(variables[place].shape) for place in same)
         rows.append(Candidate(path, _FULL_PRECISION, None, 4 * size, full, 0.0))
         for name, given in candidates.items():
-            _, quantizer = resolved[name][place]  # along the output channels of its layer
-            levels = quantizer.levels(variable).shape[-1]
-            num_bytes = math.ceil(size * math.ceil(math.log2(levels)) / 8)
-            with _snapped([(variable, quantizer)]):
+            # Along the output channels of its layer.
+            pairs = [resolved[name][place] for place in same]
+            num_bytes = sum(math.ceil(_bits(v, q) / 8) for v, q in pairs)
+            with _snapped(pairs):
                 value = float(evaluate()[metric])
             rows.append(Candidate(path, name, given, num_bytes, value, sign * (value - full)))
     return rows
+
+
+def _bits(variable, quantizer):
+    """Bits of the codes of a variable."""
+    levels = quantizer.levels(variable).shape[-1]
+    return math.prod(variable.shape) * math.ceil(math.log2(levels))
+
+
+def _pattern(path, paths):
+    """A regex that finds this path and none of the others that end with it."""
+    longer = [other for other in paths if other.endswith(f"/{path}")]
+    others = "".join(f"(?<!{re.escape(other.removesuffix(path))})" for other in longer)
+    return f"(^|/){others}{re.escape(path)}$"
 
 
 def default_candidates() -> dict:

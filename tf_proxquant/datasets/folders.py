@@ -11,9 +11,11 @@ from tf_proxquant.datasets import pictures
 from tf_proxquant.datasets.images import Images
 from tf_proxquant.typing import PathLike, Resize
 
+# Names of parts, in small letters.
 _PARTS = {
-    "train": "train", "validation": "validation", "valid": "validation", "val": "validation",
-    "test": "test",
+    "train": "train", "training": "train",
+    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
+    "test": "test", "testing": "test",
 }  # fmt: skip
 # What systems leave in folders, besides files whose names begin with a dot.
 _LEFT_BY_SYSTEMS = ("thumbs.db", "desktop.ini", "__macosx")
@@ -44,7 +46,8 @@ def from_folder(
 
     Args:
       folder: path of a folder with one folder for each class, or with folders train, validation and
-        test that hold those. Without a test part the validation part serves for both; without
+        test that hold those (also training, valid, val, dev and testing, in letters of any size).
+        Without a test part the validation part serves for both; without
         either, a fifth of each class is drawn for the test, the same in every run. What begins with
         a dot is passed over; links are followed.
       image_size: (height, width) that all pictures are brought to. None: their own size where all
@@ -95,27 +98,51 @@ def find(folder: pathlib.Path) -> tuple[list[File], tuple[str, ...], list[tuple[
     problems = []
     folders, outside = _list(folder, "", problems)
     levels = {"": folders}
-    if "train" in folders and all(name in _PARTS for name in folders):
+    if _is_divided(folder, folders):
         levels = {}
         for part in folders:
             levels[part], beside = _list(folder, part, problems)
             outside += beside
     files = [
-        File(name, class_folder.rsplit("/", 1)[-1], _PARTS.get(part, ""))
+        File(name, class_folder.rsplit("/", 1)[-1], _part_of(part))
         for part, class_folders in levels.items()
         for class_folder in class_folders
         for name in _below(folder, class_folder, problems)
     ]
     stray = [name for name in outside if name.lower().endswith(_SUFFIXES)]
     problems += [(name, "lies in no class folder") for name in stray]
-    learned = levels.get("train", folders)
+    learned = [name for part in levels for name in levels[part] if _part_of(part) in ("", "train")]
     if not learned:
         raise ValueError(
             f"The folder '{folder}' holds no class folders. Expected one folder for each class, "
             "named after it, with its pictures; or such folders inside of train, validation and "
             "test."
         )
-    return sorted(files), tuple(name.rsplit("/", 1)[-1] for name in learned), problems
+    class_names = dict.fromkeys(name.rsplit("/", 1)[-1] for name in learned)
+    return sorted(files), tuple(class_names), problems
+
+
+def _part_of(name):
+    """The part that a folder of this name holds; "" for none."""
+    return _PARTS.get(name.lower(), "")
+
+
+def _is_divided(folder, folders):
+    """Whether folders are parts of a data set, and not classes.
+
+    Raises: ValueError: if one is a part, with folders of classes, and others are not.
+    """
+    training = [name for name in folders if _part_of(name) == "train"]
+    others = [name for name in folders if not _part_of(name)]
+    if not training or (others and not any(_list(folder, name, [])[0] for name in training)):
+        return False
+    if others:
+        raise ValueError(
+            f"The folder '{folder}' is divided into parts, for '{training[0]}' holds folders of "
+            f"classes, but not all its folders are parts. Received: {', '.join(others)}. Expected: "
+            "train, validation and test. Rename or move these, or the folders of classes."
+        )
+    return True
 
 
 def _list(folder, inside, problems):

@@ -62,7 +62,8 @@ def export(
         kernels, to 2e-5 of the largest output.
       archive: also write `path` + ".pqz", the smallest archive of the file, from which `expand`
         gives it back byte for byte.
-      strict: raise where a tensor that lies on a grid stays float, instead of a warning.
+      strict: raise, instead of a warning, where a tensor that lies on a grid stays float, or one
+        that the model's optimizer quantizes is not on its levels yet.
       inputs: arrays to verify with, as for `predict`, of which 16 samples are taken; by default
         the representative data where there are any, else random ones that the model can take.
       batch_size: fixes the batch dimension of a Keras model; None leaves it dynamic.

@@ -67,9 +67,9 @@ def describe(model, content):
         said = metadata.read(content)
     except ValueError as error:
         said, notes = {}, (str(error),)
-    graph, names = model.subgraphs[0], metadata.signature_names(model)
-    sides = []
-    for side, indices in (("inputs", graph.inputs), ("outputs", graph.outputs)):
+    graph, sides = model.subgraphs[0], []
+    given = zip((graph.inputs, graph.outputs), metadata.signature_names(model), strict=True)
+    for side, (indices, names) in zip(("inputs", "outputs"), given, strict=True):
         entries = said.get(side, [])
         entries = entries if len(entries) == len(indices) else [{}] * len(indices)
         sides.append(

@@ -16,6 +16,7 @@ from tf_proxquant.litert.read import flatbuffer
 
 ENTRY = b"TFLITE_METADATA"
 LABELS, VOCABULARY = "labels.txt", "vocabulary.txt"
+_SIDES = ("inputs", "outputs")
 _FILE_TYPES = {LABELS: 2, VOCABULARY: 5}  # of AssociatedFileType
 PIXELS = (0, 255)
 _COLORS = {3: 1, 1: 2}  # of ColorSpaceType, by the number of channels
@@ -57,10 +58,9 @@ def attach(
     """
     model = flatbuffer.Model(content)
     graph = model.subgraphs[0]
-    names = signature_names(model)
     inputs, outputs = (
         [{"name": names.get(int(i)) or str(i)} for i in side]
-        for side in (graph.inputs, graph.outputs)
+        for side, names in zip((graph.inputs, graph.outputs), signature_names(model), strict=True)
     )
     for entry, index in zip(inputs, graph.inputs, strict=True):
         entry.update(_image(graph.tensors[index], normalization, value_range))
@@ -96,7 +96,7 @@ def read(content):
         root = metadata_schema.decode(packed)
         graph = next(iter(root.get("graphs", [])), {})
         listed = _listed(content)
-        sides = {s: [_readable(e, listed) for e in graph.get(s, [])] for s in ("inputs", "outputs")}
+        sides = {s: [_readable(e, listed) for e in graph.get(s, [])] for s in _SIDES}
     except _DAMAGED as error:
         raise ValueError(f"The metadata of the file are damaged: {error}") from error
     return {**{key: root[key] for key in ("name", "description") if key in root}, **sides}
@@ -113,10 +113,13 @@ def _set_entry(model, packed):
 
 
 def signature_names(model):
-    """Names of inputs and outputs by tensor index."""
-    signatures = [s for s in model.model.signatureDefs or () if s.subgraphIndex == 0]
-    maps = [m for s in signatures[:1] for m in (*(s.inputs or ()), *(s.outputs or ()))]
-    return {int(m.tensorIndex): m.name.decode("utf-8", "replace") for m in maps if m.name}
+    """Names by tensor index, a dict for the inputs and one for the outputs."""
+    signatures = [s for s in model.model.signatureDefs or () if s.subgraphIndex == 0][:1]
+    sides = ([m for s in signatures for m in getattr(s, side) or ()] for side in _SIDES)
+    return tuple(
+        {int(m.tensorIndex): m.name.decode("utf-8", "replace") for m in side if m.name}
+        for side in sides
+    )
 
 
 def _image(tensor, normalization, value_range):

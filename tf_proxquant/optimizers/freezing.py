@@ -203,8 +203,8 @@ class FreezingOptimizer(WrappingOptimizer):
         """Ends training; warns if the freeze moved the weights far.
 
         Where the inner optimizer averages weights, they go back on the grid, which an average of
-        on-grid weights is not on: frozen weights return to their frozen value, others are
-        snapped.
+        on-grid weights is not on: frozen weights return to their frozen value, or to the level
+        nearest to it where a callback has swapped averages in already, and others are snapped.
         """
         self.warn_of_snap()
         if not self.inner_optimizer.use_ema:
@@ -214,8 +214,10 @@ class FreezingOptimizer(WrappingOptimizer):
         if not self._is_past_freeze():
             self.snap(warn=False)
             return
-        for variable, value in zip(self._selected(), before, strict=True):
-            variable.assign(value)
+        for (variable, quantizer), value in zip(self.quantized_variables, before, strict=True):
+            kept = self._kept_levels.get(self._var_key(variable))
+            levels = quantizer.levels(value) if kept is None else kept
+            variable.assign(quantizer.nearest(value, levels))
 
     def warn_of_snap(self) -> None:
         """Warns, once, if the snap at the freeze moved the weights far. `fit` ends with it."""

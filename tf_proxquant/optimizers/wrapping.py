@@ -45,6 +45,12 @@ class WrappingOptimizer(keras.optimizers.Optimizer):
     def scale_loss(self, loss: Tensor) -> Tensor:
         return self.inner_optimizer.scale_loss(loss)
 
+    def exclude_from_weight_decay(
+        self, var_list: list | None = None, var_names: list[str] | None = None
+    ) -> None:
+        """The inner optimizer's, which does the decay; before `build`, as Keras has it."""
+        self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
+
     def apply_gradients(self, grads_and_vars):
         """Applies (gradient, variable) pairs; returns `iterations`."""
         grads, variables = zip(*grads_and_vars, strict=True)

@@ -164,6 +164,8 @@ def predict(
     Returns: array (samples, ...), or a dict of arrays by output name if there are several.
     Raises: ValueError: if the file cannot be loaded or the inputs do not fit it.
     """
+    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+        raise ValueError(f"`batch_size` must be an int >= 1. Received: batch_size={batch_size!r}.")
     content = path if isinstance(path, bytes) else pathlib.Path(os.fspath(path)).read_bytes()
     runner = Runner(content, kernels, num_threads)
     named = name_inputs(runner, inputs)

@@ -45,7 +45,7 @@ def from_rows(rows, shape, axis):
 
 
 def read_levels(weights, axis=None, max_levels=MAX_LEVELS):
-    """Distinct values per channel, or None where a channel has more than `max_levels`.
+    """Distinct values per channel, or None where one has more than `max_levels`, or none has any.
 
     BatchNorm folded by the converter scales every output channel by its own factor, so a tensor on
     a grid of a few levels shows as many levels per channel, but hundreds as a whole. -0.0 counts
@@ -56,6 +56,8 @@ def read_levels(weights, axis=None, max_levels=MAX_LEVELS):
       axis: int or None.
       max_levels: the largest count worth reading.
     """
+    if not weights.size:
+        return None
     rows = to_rows(weights, axis)
     # A part with too many levels says enough, and most float tensors have one.
     if rows.size > SAMPLE and _sorted(rows[:16, :SAMPLE], max_levels) is None:
@@ -160,8 +162,12 @@ def _fit_scale(values, codes, max_ulps):
 
 
 def channel_axes(ndim):
-    """Axes that may keep their own levels, the likeliest first; None is one set for all."""
-    return list(dict.fromkeys([None, 0, ndim - 1])) if ndim > 1 else [None]
+    """Axes that may keep their own levels, the likeliest first; None is one set for all.
+
+    The last but one is the output channel of Conv3DTranspose, whose kernel no file turns.
+    """
+    last = [ndim - 1, ndim - 2] if ndim == 5 else [ndim - 1]
+    return list(dict.fromkeys([None, 0, *last])) if ndim > 1 else [None]
 
 
 def count_levels(weights, axes=None):

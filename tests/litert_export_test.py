@@ -132,6 +132,8 @@ class ExportTest(unittest.TestCase):
         for profile in ("fast", "small"):
             (row,) = litert.export(model, self.path, profile).rows
             self.assertLessEqual(row.bits, 8)
+        with self.assertWarnsRegex(UserWarning, 'no form of this profile.*Take another.*"fast"'):
+            litert.export(model, self.path, "portable")
 
     def test_a_kernel_without_entries_is_left_alone(self):
         model = keras.Sequential([keras.layers.Input((0,)), keras.layers.Dense(3)])

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tf_proxquant.litert.plan.plan import NO_FORM
 from tf_proxquant.litert.summarizing import summary
 from tf_proxquant.quantizers import groups
 
@@ -40,12 +41,17 @@ def tell(report, model, strict):
     share = sum(row.bytes_after for row, _ in lost) / report.bytes
     listed = "; ".join(f"{row.name} ({reason})" for row, reason in lost[:5])
     more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
-    small = "" if report.profile == "small" else ', or take profile="small"'
     message = (
         f"{len(lost)} weight tensors with few levels stay float, {100 * share:.0f} % of the file: "
-        f"{listed}{more}. {REMEDY}{small}. Received: profile={report.profile!r}"
+        f"{listed}{more}. {_remedy(lost, report.profile)}. Received: profile={report.profile!r}"
     )
     _say(message, strict)
+
+
+def _remedy(lost, profile):
+    if all(reason == NO_FORM for _, reason in lost):
+        return 'Take another profile: "fast" and "small" store more kinds of layers'
+    return REMEDY if profile == "small" else f'{REMEDY}, or take profile="small"'
 
 
 def _say(message, strict):

@@ -2,7 +2,7 @@ r"""What a trained network costs on a phone: accuracy, bytes and latency, beside
 
     python -m benchmarks.full_size --experiment=mobilenet --dataset=cifar10.npz --rows='full|ends'
     python -m benchmarks.mobile --dataset=cifar10.npz [--epochs=6] [--workdir=runs/full_size]
-    python -m benchmarks.mobile --toy       # ResNet-8 on digits, two epochs
+    python -m benchmarks.mobile --toy       # ResNet-8 on digits, an epoch
 
 Takes the networks that `benchmarks.full_size` has finished. From the one in full precision come the
 float file, TensorFlow's int8 files and, where the package litert-quantizer is installed, its files
@@ -85,7 +85,7 @@ def main():
     if arguments.toy:
         with tempfile.TemporaryDirectory() as folder:
             data = pq.datasets.load("digits")
-            study = full_size.Study("toy", 0, 2, data, pathlib.Path(folder))
+            study = full_size.Study("toy", 0, 1, data, pathlib.Path(folder))
             names = ["ternary, ends at 8 bits, memory"]
             for name in (FULL_PRECISION, *names):
                 study.run(name)

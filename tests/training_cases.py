@@ -43,7 +43,7 @@ def small(shape, classes):
     return keras.Sequential(
         [
             keras.Input(shape),
-            keras.layers.Conv2D(4, 3, strides=2, use_bias=False),
+            keras.layers.Conv2D(16, 3, strides=2, use_bias=False),
             keras.layers.BatchNormalization(),
             keras.layers.ReLU(),
             keras.layers.GlobalAveragePooling2D(),

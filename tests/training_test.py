@@ -168,7 +168,7 @@ class JaxTest(unittest.TestCase):
             report = json.loads(result.stdout.splitlines()[-1])
             self.assertAlmostEqual(report["tflite_accuracy"], report["quantized_accuracy"])
             exported = json.loads(pathlib.Path(folder, "run", "export.json").read_text())
-            self.assertEqual({row["num_levels"] for row in exported["rows"]}, {2})
+            self.assertEqual({row["form"] for row in exported["rows"]}, {"int8"}, exported["rows"])
 
 
 class MethodsTest(unittest.TestCase):

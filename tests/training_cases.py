@@ -15,7 +15,7 @@ from tests.processes import ROOT
 SHORT = ["--full_precision_epochs=2", "--epochs=3", "--freeze_epoch=2", "--batch_size=128"]
 # Has a layer of each kind of the default network, and is traced and compiled sooner.
 SMALL = "tests.training_cases:small"
-LIKE_DIGITS = [f"--model={SMALL}", "--method=memory", "--quantizer=binary"]
+LIKE_DIGITS = [f"--model={SMALL}", "--method=memory", "--quantizer=binary", "--edge_bits=1"]
 
 # Runs train.py with a checkpoint after each epoch, and kills the process, as `kill -9` does,
 # when it has reported so many epochs.

@@ -19,6 +19,7 @@ SETTINGS = {
     "model": SMALL,
     "method": "memory",
     "quantizer": "binary",
+    "edge_bits": 1,
     "full_precision_epochs": 1,
     "epochs": 3,
     "freeze_epoch": 2,

@@ -1,5 +1,7 @@
 """Networks of one's own: keras.applications, functions, files; their weights and last layers."""
 
+import contextlib
+import io
 import os
 import pathlib
 import sys
@@ -11,6 +13,7 @@ import numpy as np
 from keras import layers
 
 import tf_proxquant as pq
+from tests.training_cases import SMALL
 from tf_proxquant import datasets, training
 from tf_proxquant.training import images, networks, phases, seeding
 
@@ -238,6 +241,23 @@ class EdgesTest(unittest.TestCase):
         self.assertTrue(4 < found["stem/kernel"] <= 8 and 4 < found["head/kernel"] <= 8)
         self.assertLessEqual(found["stage1_block1_conv1/kernel"], 4)
         self.assertFalse([path for path in found if "shortcut" in path])
+
+    def test_or_one_bit(self):
+        found = self.levels(edge_bits=1, quantizer="ternary")
+        self.assertEqual((len(found), found["stem/kernel"], found["head/kernel"]), (8, 2, 2))
+        self.assertEqual(found["stage1_block1_conv1/kernel"], 3)
+
+    def test_a_network_of_edges_says_that_it_does_not_use_the_quantizer(self):
+        settings = {"model": SMALL, "quantizer": "ternary"}
+        with contextlib.redirect_stderr(io.StringIO()) as errors:
+            found = self.levels(**settings, edge_bits=4)
+        self.assertIn(
+            "4 bits for them (--edge_bits), and --quantizer=ternary is not used", errors.getvalue()
+        )
+        self.assertGreater(min(found.values()), 3)
+        with contextlib.redirect_stderr(io.StringIO()) as errors:
+            found = self.levels(**settings, edge_bits=32)
+        self.assertEqual((set(found.values()), errors.getvalue()), ({3}, ""))
 
     def test_or_full_precision_or_the_papers_choice(self):
         self.assertEqual(len(self.levels(edge_bits=32)), 6)

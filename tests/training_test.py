@@ -187,6 +187,7 @@ class MethodsTest(unittest.TestCase):
                     model=SMALL,
                     method=method,
                     quantizer=quantizer,
+                    edge_bits=32,  # both layers have the quantizer then
                     full_precision_epochs=0,
                     epochs=1,
                     freeze_epoch=1,

@@ -146,7 +146,7 @@ def _shared(function, quantizer, tensors):
         input_signature=[signature(i, t) for i, t in enumerate(tensors) if t is not None],
         autograph=False,
         experimental_attributes={"_noinline": True},
-    )
+    ).get_concrete_function()
 
 
 def split(tensor, sizes):

@@ -95,7 +95,8 @@ def as_rows(weights, axis):
 
     Of an array of NumPy an array, in a hundredth of the time that eager operations take.
     """
-    xp, shape = namespace(weights), ops.shape(weights)
+    xp = namespace(weights)
+    shape = weights.shape if xp is np else ops.shape(weights)
     order, kept = _order(len(shape), axis)
     if order != tuple(range(len(shape))):
         weights = xp.transpose(weights, order)

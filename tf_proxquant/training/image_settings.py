@@ -77,8 +77,8 @@ class ImageSettings(Settings):
     )
     bits: int | None = setting(
         None,
-        "Bits per weight of multibit and uniform, 1 to 8. Default: 2 for resnet8 and so on, 4 for "
-        "others.",
+        "Bits per weight of multibit, 1 to 4, and uniform, 2 to 8. Default: 2 for resnet8 and so "
+        "on, 4 for others.",
     )
     edge_bits: int | None = setting(
         None,
@@ -317,6 +317,14 @@ class ImageSettings(Settings):
         if self.quantizer == "multibit":
             return quantizers.MultiBit(self.bits, axis=axis)
         return quantizers.Uniform(self.bits, axis=axis)
+
+    def make_edge_quantizer(self):
+        """Returns the quantizer of `edge_bits`; None for full precision and for no such bits."""
+        if self.edge_bits in (None, 32):
+            return None
+        if self.edge_bits == 1:
+            return quantizers.Binary("mean", axis=-1)
+        return quantizers.Uniform(self.edge_bits, axis=-1)
 
 
 def applications():

@@ -1,11 +1,12 @@
 """The image task: a network that classifies pixels, scored by its accuracy on the test images."""
 
 import math
+import sys
 
 import keras
 import numpy as np
 
-from tf_proxquant import datasets, quantizers, selection
+from tf_proxquant import datasets, selection
 from tf_proxquant.optimizers import RestartedAdam
 from tf_proxquant.training import classifier, distribution, networks
 from tf_proxquant.training.seeding import SeedRandomLayers
@@ -144,10 +145,18 @@ class ImageTask:
         """
         quantizer, edge_bits = self.settings.make_quantizer(), self.settings.edge_bits
         skip = ["shortcut"] if self.settings.depth else []
+        edges = self.settings.make_edge_quantizer()
         if edge_bits is not None and len(selection.select_kernels(model, skip=skip)) <= 2:
             # All of them are edges.
             select = selection.select_kernels(model, skip=skip)
-            quantizer = quantizer if edge_bits == 32 else quantizers.Uniform(edge_bits, axis=-1)
+            if edges is not None:
+                print(
+                    f"The network has no kernel between its first and its last: {edge_bits} bits "
+                    f"for them (--edge_bits), and --quantizer={self.settings.quantizer} is not "
+                    "used. With --edge_bits=32 it is, for both.",
+                    file=sys.stderr,
+                )
+                quantizer = edges
         elif edge_bits is None:
             inner_only = self.settings.quantizer != "binary"
             select = selection.select_kernels(
@@ -157,7 +166,7 @@ class ImageTask:
             # A dict leaves what it does not name to the optimizer's own quantizer: the edges.
             inner = selection.select_kernels(model, skip_first=True, skip_last=True, skip=skip)
             select = {**dict.fromkeys(inner, quantizer), **dict.fromkeys(skip)}
-            quantizer = None if edge_bits == 32 else quantizers.Uniform(edge_bits, axis=-1)
+            quantizer = edges
         return quantizer, {"select": select, "clip": self.settings.clip}
 
     def score(self, model):

@@ -13,6 +13,7 @@ from tf_proxquant.checks import check_integer, check_number
 METHODS = ("memory", "proxquant", "binaryconnect", "binaryrelax", "parq", "full_precision")
 REGULARIZERS = ("l1", "l2", "concave")
 QUANTIZERS = ("binary", "ternary", "multibit", "uniform")
+BITS = {"multibit": (1, 4), "uniform": (2, 8)}
 OPTIMIZERS = ("adam", "sgd")
 LANGUAGE_MODEL = "lstm"
 
@@ -103,8 +104,13 @@ class Settings:
             check_choice("regularizer", self.regularizer, REGULARIZERS)
         for name in ("seed", "full_precision_epochs", "epochs", "batch_size"):
             check_integer(name, getattr(self, name), name in ("epochs", "batch_size"))
-        if not 1 <= check_integer("bits", self.bits, 1) <= 8:
-            raise ValueError(f"`bits` must be from 1 to 8. Received: bits={self.bits}.")
+        least, most = BITS.get(self.quantizer, (1, 8))
+        if not least <= check_integer("bits", self.bits, 1) <= most:
+            raise ValueError(
+                f"`bits` must be from {least} to {most} for quantizer={self.quantizer!r}; one bit "
+                "is 'binary', more than 4 are 'uniform'. Received: "
+                f"bits={self.bits}."
+            )
         check_rate("learning_rate", self.learning_rate)
         if self.memory is not None:
             check_number("memory", self.memory, 0, 1)

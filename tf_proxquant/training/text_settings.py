@@ -22,7 +22,7 @@ class TextSettings(Settings):
         "*.valid.txt and *.test.txt.",
     )
     quantizer: str = setting("binary", "binary, ternary, multibit or uniform; levels by row.")
-    bits: int = setting(2, "Bits per weight of multibit and uniform, 1 to 8.")
+    bits: int = setting(2, "Bits per weight of multibit, 1 to 4, and uniform, 2 to 8.")
     optimizer: str = setting("sgd", "adam or sgd, the gradient's norm clipped to 0.25.")
     learning_rate: float = setting(20.0, "Learning rate of both phases.")
     decay: str | None = setting(

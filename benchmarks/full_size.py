@@ -77,7 +77,8 @@ ROWS = {
 def mobilenet(shape, classes, preprocessing):
     """MobileNetV2 of width .35 that keeps 4 x 4 places at its end, where Keras' has one of 32 x 32.
 
-    The last two depthwise convolutions that halve the image do not.
+    The last two depthwise convolutions that halve the image do not. Moving averages are those of
+    the last hundred steps, for Keras' of a thousand lag behind so short a training.
     """
     model = keras.applications.MobileNetV2(
         shape, alpha=0.35, weights=None, classes=classes, classifier_activation=None,
@@ -87,6 +88,8 @@ def mobilenet(shape, classes, preprocessing):
     for layer in config["layers"]:
         if layer["name"] in ("block_6_depthwise", "block_13_depthwise"):
             layer["config"].update(strides=(1, 1), padding="same")
+        if layer["class_name"] == "BatchNormalization":
+            layer["config"].update(momentum=0.99)
         if layer["name"] in ("block_6_pad", "block_13_pad"):
             layer["config"].update(padding=((0, 0), (0, 0)))
     return keras.Model.from_config(config)

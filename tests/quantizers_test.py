@@ -188,6 +188,25 @@ class GraphTest(unittest.TestCase):
             self.assertTrue(all(np.isnan(row).all() or np.isfinite(row).all() for row in rows))
 
 
+class OutsideAGraphTest(unittest.TestCase):
+    def test_a_quantizer_that_was_changed_fits_by_its_new_values(self):
+        quantizer, weights = Ternary(0.7, axis=-1), kernel()
+        before = ops.convert_to_numpy(quantizer(weights))
+        quantizer.threshold = 1.4
+        found = ops.convert_to_numpy(quantizer(weights))
+        self.assertGreater(np.sum(found == 0), np.sum(before == 0))
+        np.testing.assert_array_equal(found, ops.convert_to_numpy(Ternary(1.4, axis=-1)(weights)))
+
+    def test_one_of_ones_own_may_need_values(self):
+        class Middle(Quantizer):
+            def fit(self, rows):
+                middle = np.median(ops.convert_to_numpy(rows), axis=1)
+                return ops.convert_to_tensor(np.stack([middle - 1, middle + 1], axis=1))
+
+        found = ops.convert_to_numpy(Middle()(np.float32([1, 4, 6])))
+        np.testing.assert_array_equal(found, [3, 5, 5])
+
+
 class BadInputTest(unittest.TestCase):
     def test_nan_or_inf_is_reported_by_channel(self):
         for bad in (np.nan, np.inf, -np.inf):

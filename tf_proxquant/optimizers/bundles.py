@@ -10,7 +10,7 @@ import math
 from keras import backend, ops
 
 from tf_proxquant.optimizers import graphs
-from tf_proxquant.quantizers import Binary, groups
+from tf_proxquant.quantizers import Binary, groups, programs
 
 # Weights of the largest variable that is worth the copy into a bundle and back: where an update is
 # compiled, an operation costs next to nothing; where it is not, and at the first step, it does.
@@ -126,26 +126,25 @@ def _key(variable, quantizer, is_fused):
     if size > (LARGEST_FUSED if is_fused else LARGEST):
         return id(variable)
     length = size // groups.count(variable.shape, quantizer.axis)
-    return type(quantizer), _state(quantizer), backend.standardize_dtype(variable.dtype), length
+    return (*_made_from(variable, quantizer), length)
 
 
 def _kind(variable, quantizer):
     """What bundles must share to be computed by one function of a graph; None for never."""
-    is_ours = type(quantizer).__module__.startswith("tf_proxquant.")
+    is_ours = programs.is_ours(quantizer)
     if not is_ours or quantizer.needs_shape or not _is_joinable(variable, quantizer):
         return None
-    state = _state(quantizer, but="axis")  # of rows it is 0
-    return type(quantizer), state, backend.standardize_dtype(variable.dtype)
+    return _made_from(variable, quantizer, but="axis")  # of rows it is 0
+
+
+def _made_from(variable, quantizer, but=None):
+    dtype = backend.standardize_dtype(variable.dtype)
+    return type(quantizer), programs.state(quantizer, but), dtype
 
 
 def _is_joinable(variable, quantizer):
     is_fitted = quantizer.fixed_level is None and _fits_rows(quantizer)
     return is_fitted and math.prod(variable.shape) > 0
-
-
-def _state(quantizer, but=None):
-    """What a quantizer is made from, hashable."""
-    return tuple(sorted((n, _plain(value)) for n, value in vars(quantizer).items() if n != but))
 
 
 def _fits_rows(quantizer):
@@ -154,15 +153,6 @@ def _fits_rows(quantizer):
     return all(
         getattr(type(quantizer), name).__module__.startswith("tf_proxquant.") for name in names
     )
-
-
-def _plain(value):
-    """`value` in a form that is equal only for equal values, or for one object."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return repr(value)
-    if isinstance(value, tuple):
-        return repr([_plain(v) for v in value])
-    return f"object {id(value)}"
 
 
 def _concatenate(tensors):

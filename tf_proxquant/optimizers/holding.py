@@ -5,12 +5,13 @@ import warnings
 import numpy as np
 from keras import ops
 
-from tf_proxquant.quantizers import groups
+from tf_proxquant.quantizers import groups, programs
 
 # Relative distance from their levels from which weights are no longer those that were frozen, for
 # layers such as SpectralNormalization scale them a little, and of a snap that changes what the
 # network computes.
 HELD, FAR = 0.05, 0.1
+_PROGRAMS: dict = {}
 
 
 def is_far(quantizer, weights, levels):
@@ -49,7 +50,7 @@ def levels_now(quantizer, weights, kept):
     if kept is None:
         return quantizer.levels(weights)
     weights, kept = ops.convert_to_tensor(weights), ops.convert_to_tensor(kept)
-    far = is_far(quantizer, weights, kept)
+    far = programs.run(_PROGRAMS, is_far, quantizer, weights, kept)
     if not bool(ops.any(far)):
         return kept
     return choose(far, quantizer.levels(weights), kept)

@@ -10,7 +10,7 @@ from tf_proxquant import prox as operators
 from tf_proxquant.optimizers import arguments, graphs, holding, maps
 from tf_proxquant.optimizers.base import QuantizingOptimizer
 from tf_proxquant.optimizers.freezing import nearest_of
-from tf_proxquant.quantizers import Quantizer
+from tf_proxquant.quantizers import Quantizer, programs
 from tf_proxquant.typing import JitCompile, Prox, Select, Strength, Tensor, TensorLike
 
 
@@ -204,7 +204,8 @@ class ProxQuant(QuantizingOptimizer):
         """The first gradient is taken at the prox of the weights."""
         strength = self._strength_at(ops.copy(self.iterations))
         for variable, quantizer, levels in self.fit_levels():
-            variable.assign(self._prox(quantizer, self.latent_of(variable), levels, strength))
+            tensors = ops.convert_to_tensor(self.latent_of(variable)), levels, strength
+            variable.assign(programs.run(self._traces, self._prox, quantizer, *tensors))
 
     def tau(self, step: TensorLike) -> Tensor | None:
         """Returns tau of the update number `step`, counted from 0.

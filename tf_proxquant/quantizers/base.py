@@ -8,6 +8,7 @@ from typing import Literal
 import keras
 from keras import backend, ops
 
+from tf_proxquant.quantizers import programs
 from tf_proxquant.quantizers.groups import (
     as_weights,
     broadcast_shape,
@@ -16,6 +17,8 @@ from tf_proxquant.quantizers.groups import (
     to_rows,
 )
 from tf_proxquant.typing import Axis, Tensor, TensorLike
+
+_PROGRAMS: dict = {}
 
 
 class Quantizer:
@@ -66,12 +69,8 @@ class Quantizer:
           or inf. In a graph, where values are not known, the levels of that group are NaN.
         """
         weights = as_weights(weights)
-        rows = to_rows(weights, self.axis)
-        check_finite(rows, self.axis)
-        levels = self.fit(rows)
-        usable = ops.all(ops.isfinite(levels), axis=1, keepdims=True)
-        levels = ops.cast(ops.where(usable, levels, constant(math.nan, levels)), weights.dtype)
-        return levels[0] if self.axis is None else levels
+        check_finite(weights, self.axis)
+        return programs.run(_PROGRAMS, _levels, self, weights)
 
     def nearest(self, weights: TensorLike, levels: TensorLike) -> Tensor:
         """Moves each weight to the nearest level; a midpoint goes up.
@@ -85,11 +84,7 @@ class Quantizer:
         """
         weights = as_weights(weights)
         levels = ops.convert_to_tensor(levels, dtype=weights.dtype)
-        columns = [self.spread(weights, levels[..., k]) for k in range(levels.shape[-1])]
-        nearest = columns[0]
-        for lower, upper in itertools.pairwise(columns):
-            nearest = ops.where(weights >= midpoint(lower, upper), upper, nearest)
-        return ops.where(ops.isnan(weights), weights, nearest)
+        return programs.run(_PROGRAMS, _nearest, self, weights, levels)
 
     def spread(self, weights: Tensor, values: Tensor) -> Tensor:
         """Reshapes one value per group, as a column of `levels`, to broadcast against `weights`."""
@@ -132,6 +127,23 @@ class Quantizer:
         return f"{type(self).__name__}({config})"
 
 
+def _levels(quantizer, weights):
+    """`Quantizer.levels` of a tensor, unchecked."""
+    levels = quantizer.fit(to_rows(weights, quantizer.axis))
+    usable = ops.all(ops.isfinite(levels), axis=1, keepdims=True)
+    levels = ops.cast(ops.where(usable, levels, constant(math.nan, levels)), weights.dtype)
+    return levels[0] if quantizer.axis is None else levels
+
+
+def _nearest(quantizer, weights, levels):
+    """`Quantizer.nearest` of tensors."""
+    columns = [quantizer.spread(weights, levels[..., k]) for k in range(levels.shape[-1])]
+    nearest = columns[0]
+    for lower, upper in itertools.pairwise(columns):
+        nearest = ops.where(weights >= midpoint(lower, upper), upper, nearest)
+    return ops.where(ops.isnan(weights), weights, nearest)
+
+
 def check_is_complete(quantizer):
     """Raises ValueError if a class takes other arguments than its inherited `get_config` writes.
 
@@ -162,7 +174,7 @@ def midpoint(lower, upper):
     Between two adjacent floats the rounded mean can be the lower one, which must stay a fixed
     point; the upper one is then the threshold. Halving first cannot overflow.
     """
-    mean = lower * 0.5 + upper * 0.5
+    mean = upper * 0.5 - lower * -0.5  # of lower / 2 + upper / 2 XLA makes half of a sum
     return ops.where(mean > lower, mean, upper)
 
 

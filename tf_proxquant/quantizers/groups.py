@@ -184,16 +184,16 @@ def broadcast_shape(weights, axis):
     return tuple(shape[a] if a in kept else 1 for a in range(len(shape)))
 
 
-def check_finite(rows, axis):
-    """Raises ValueError naming the groups of `rows` with NaN or inf, when values are known.
+def check_finite(weights, axis):
+    """Raises ValueError naming the groups of `weights` with NaN or inf, when values are known.
 
     While a graph is traced the values are not known, and nothing is checked or computed.
     """
-    finite = ops.all(ops.isfinite(rows), axis=1)
     try:
-        finite = ops.convert_to_numpy(finite)
+        weights = ops.convert_to_numpy(weights)
     except (NotImplementedError, TypeError):  # a symbolic tensor of TensorFlow, of JAX
         return
+    finite = np.isfinite(as_rows(weights, axis)).all(axis=1)
     bad = [i for i, is_finite in enumerate(finite) if not is_finite]
     if bad:
         where = "the tensor" if axis is None else f"{len(bad)} of {len(finite)} groups: {bad[:16]}"

@@ -176,6 +176,16 @@ class SkipFrozenGradientsTest(unittest.TestCase):
     def test_averages_of_the_weights(self):
         self.compare(use_ema=True, skips=keras.backend.backend() != "jax")
 
+    def test_a_model_that_fit_builds(self):
+        model = keras.Sequential([keras.layers.Dense(4), keras.layers.Dense(1)])
+        model.compile(pq.ProxQuant("adam", pq.Binary(), 10.0, freeze_step=3), "mse")
+        x = np.random.default_rng(0).normal(size=(16, 3)).astype("float32")
+        skips = pq.callbacks.SkipFrozenGradients()
+        model.fit(x, x[:, :1], 4, epochs=2, verbose=0, callbacks=[skips])
+        kernels = [v for v in model.trainable_variables if v.path.endswith("kernel")]
+        sizes = np.concatenate([np.abs(ops.convert_to_numpy(v)).ravel() for v in kernels])
+        np.testing.assert_array_equal(sizes, np.ones(16))
+
     def compare(self, use_ema, skips):
         ends = []
         for watchers in ([], [pq.callbacks.SkipFrozenGradients()]):

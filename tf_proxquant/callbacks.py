@@ -11,7 +11,7 @@ from keras import ops
 
 from tf_proxquant import metrics, selection
 from tf_proxquant.describing import describe
-from tf_proxquant.optimizers import built_optimizer
+from tf_proxquant.optimizers import built_optimizer, find_optimizer
 
 
 class _Callback(keras.callbacks.Callback):
@@ -195,6 +195,8 @@ class SkipFrozenGradients(_Callback):
             self.model.train_function = None  # `fit` makes it anew
 
     def _skip(self):
+        if not (find_optimizer(self.model).built or self.model.built):
+            return  # `fit` builds it: nothing is frozen yet
         optimizer = built_optimizer(self.model)
         if self._skipped or not optimizer.frozen or not self._is_possible(optimizer):
             return

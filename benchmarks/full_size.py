@@ -328,6 +328,11 @@ COLORS = {
     "full precision": "#444444",
 }
 MARKERS = {"binary": "o", "ternary": "^", "2 bits": "s"}
+TITLES = {
+    "cifar10": "CIFAR-10, ResNet-20",
+    "fashion_mnist": "Fashion-MNIST, ResNet-8",
+    "mobilenet": "CIFAR-10, MobileNetV2 .35",
+}
 
 
 def draw(results, path):
@@ -353,7 +358,8 @@ def draw(results, path):
             axes.axhline(np.mean(warm), color="k", ls="--", lw=0.8)
         smallest = min(line["small_bytes"] for line in chosen)
         axes.set(xscale="log", xlim=(smallest / 2, 2 * chosen[0]["float_bytes"]))
-        axes.set_title(f"{group[0]}: warm start and {group[1]} epochs")
+        title = TITLES.get(group[0], group[0])
+        axes.set_title(f"{title}: {group[1]} epochs, then {group[1]} more")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(lambda size, _: f"{size / 1000:g}")
         axes.xaxis.set_minor_locator(NullLocator())
@@ -386,8 +392,8 @@ def _draw_row(axes, name, runs):
     images = np.array([run.get("test_images", 10_000) for run in runs])
     axes.errorbar(
         sizes, accuracies, np.sqrt(accuracies * (1 - accuracies) / images),
-        marker=MARKERS[row.quantizer], color=color, linestyle="", markersize=8, alpha=0.85,
-        mfc="white" if row.ends else color, elinewidth=1, capsize=2,
+        marker=MARKERS[row.quantizer] if row.prox else "D", color=color, linestyle="",
+        markersize=8, alpha=0.85, mfc="white" if row.ends else color, elinewidth=1, capsize=2,
     )  # fmt: skip
 
 

@@ -120,6 +120,21 @@ class IntegerEdgesTest(parameterized.TestCase):
                 real = np.float32(edge.scale) * (codes.astype(np.float32) - edge.zero_point)
                 np.testing.assert_array_equal(real, values)
 
+    @parameterized.parameters("int8", "int4")
+    def test_a_channel_of_almost_nothing_keeps_its_bias(self, weights):
+        generator = np.random.default_rng(0)
+        model = keras.Sequential([keras.Input(PIXELS), layers.Conv2D(4, 3), layers.Conv2D(5, 3)])
+        for layer in model.layers:
+            kernel = 0.2 * generator.integers(-1, 2, layer.kernel.shape)
+            kernel[..., 0] *= 1e-11
+            layer.kernel.assign(kernel)
+            layer.bias.assign(np.linspace(2, 0.1, kernel.shape[-1]))
+        data = generator.normal(size=(32, *PIXELS)).astype("float32")
+        path, report = self.export(model, "float32", data, weights=weights)
+        self.assertEqual({row.form for row in report.rows}, {f"{weights} static"})
+        found, expected = litert.predict(path, data), model.predict(data, verbose=0)
+        np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
+
     def test_pixels_go_in_as_they_are(self):
         model = pictures()
         data = data_of(model)

@@ -41,11 +41,22 @@ def replace(model, weight, form):
     rest = tuple(i for i in range(found.codes.ndim) if i != found.axis)
     is_zero = (found.codes == 0).all(axis=rest)
     scales = np.where(is_zero, old_scales, found.scales).astype(np.float32)
+    readers = weights.find_readers(graph)[weight.index]
+    codes, values = found.codes, weight.values
+    least = _least_scales(model, graph, readers, old_scales)
+    is_tiny = scales < least
+    if is_tiny.any():
+        wide = [len(scales) if axis == found.axis else 1 for axis in range(codes.ndim)]
+        rounded = np.rint(codes * (scales / least).reshape(wide)).astype(codes.dtype)
+        codes = np.where(is_tiny.reshape(wide), rounded, codes)
+        scales = np.where(is_tiny, least, scales)
+        tiny = codes.astype(np.float32) * scales.reshape(wide)
+        values = np.where(is_tiny.reshape(wide), tiny, values)
     is_packed = found.bits < 8
-    data = packing.pack_codes(found.codes, found.bits) if is_packed else found.codes
+    data = packing.pack_codes(codes, found.bits) if is_packed else codes
     tensor.buffer, tensor.type = model.add_buffer(data), INTEGER_TYPES[found.bits]
     tensor.quantization = flatbuffer.quantization(scales, found.axis)
-    for operator in weights.find_readers(graph)[weight.index]:
+    for operator in readers:
         name = model.operator_name(operator)
         layer = LAYERS[name]
         if is_packed:
@@ -59,4 +70,23 @@ def replace(model, weight, form):
         input_scale = graph.tensors[operator.inputs[layer.data]].quantization.scale
         bias.buffer = model.add_buffer(rounded.astype(np.int32))
         bias.quantization = flatbuffer.quantization(input_scale * scales)
-    return [(weight.graph, weight.index, weight.values)]
+    return [(weight.graph, weight.index, values)]
+
+
+def _least_scales(model, graph, readers, scales):
+    """The scale of each channel below which its bias, in that unit, is beyond 30 bits.
+
+    So small are weights of 1e-9 beside a bias of 1, as training leaves a channel that is not used.
+
+    Args:
+      model, graph: where the weights are.
+      readers: the operators that read them.
+      scales: the converter's, in whose unit the biases are.
+    """
+    least = np.zeros_like(scales)
+    for operator in readers:
+        index = LAYERS[model.operator_name(operator)].bias
+        if len(operator.inputs) > index and operator.inputs[index] >= 0:
+            bias = np.abs(model.array(graph.tensors[operator.inputs[index]]).astype(np.float64))
+            least = np.maximum(least, (bias * scales / 2**30).astype(np.float32))
+    return least

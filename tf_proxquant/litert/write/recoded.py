@@ -47,7 +47,8 @@ def replace(model, weight, form):
     is_tiny = scales < least
     if is_tiny.any():
         wide = [len(scales) if axis == found.axis else 1 for axis in range(codes.ndim)]
-        rounded = np.rint(codes * (scales / least).reshape(wide)).astype(codes.dtype)
+        share = np.divide(scales, least, out=np.ones_like(scales), where=is_tiny)
+        rounded = np.rint(codes * share.reshape(wide)).astype(codes.dtype)
         codes = np.where(is_tiny.reshape(wide), rounded, codes)
         scales = np.where(is_tiny, least, scales)
         tiny = codes.astype(np.float32) * scales.reshape(wide)

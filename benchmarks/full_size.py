@@ -60,7 +60,7 @@ ROWS = {
     "binary, PARQ": Row(AFFINE, 1.0),
     "binary, BinaryRelax": Row("relax", 1.0),
     "binary, ProxQuant as published": Row("l1", rate=0.01, published=True),
-    "binary, ends at 8 bits, memory": Row(AFFINE, 0.99, ends=EIGHT),
+    "binary, ends at 8 bits, memory .998": Row(AFFINE, 0.998, ends=EIGHT),
     "ternary, ends at 8 bits, memory": Row(AFFINE, 0.997, quantizer="ternary", ends=EIGHT),
     "2 bits, ends at 8 bits, memory": Row(AFFINE, 0.997, quantizer="2 bits", ends=EIGHT),
     "ternary, ends and depthwise at 8 bits, memory": Row(

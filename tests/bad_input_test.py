@@ -245,6 +245,7 @@ DATA = [
     ("images of text", "must be uint8 or float", lambda: data_of(x_train=np.full((6, 5, 4), "a"))),
     ("a NaN pixel", "NaN or inf", lambda: data_of(x_train=np.full((6, 5, 4), NAN))),
     ("a negative label", "smallest -1", lambda: data_of(y_train=np.arange(6) - 1)),
+    ("labels of text", "integer labels.*'a'", lambda: data_of(y_train=np.array([*"ababab"]))),
     ("labels of floats", "integer labels", lambda: data_of(y_train=np.linspace(0, 1, 6))),
     ("one class", "at least 2 classes", lambda: data_of(
         y_train=np.zeros(6, int), y_test=np.zeros(2, int))),

@@ -186,6 +186,24 @@ class SkipFrozenGradientsTest(unittest.TestCase):
         sizes = np.concatenate([np.abs(ops.convert_to_numpy(v)).ravel() for v in kernels])
         np.testing.assert_array_equal(sizes, np.ones(16))
 
+    def test_after_an_interruption_the_next_fit_makes_all_trainable_again(self):
+        def interrupt(epoch, logs):
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+        model = cases.make_model()
+        inner = keras.optimizers.Adam(0.01)
+        model.compile(pq.ProxQuant(inner, pq.Ternary(), 0.1, freeze_step=3), "mse")
+        stop = keras.callbacks.LambdaCallback(on_epoch_end=interrupt)
+        count = len(model.trainable_variables)
+        for callbacks in ([stop], []):
+            callbacks.insert(0, pq.callbacks.SkipFrozenGradients())
+            try:
+                model.fit(cases.X, cases.Y, 16, epochs=2, verbose=0, callbacks=callbacks)
+            except KeyboardInterrupt:
+                self.assertLess(len(model.trainable_variables), count)
+        self.assertEqual(len(model.trainable_variables), count)
+
     def compare(self, use_ema, skips):
         ends = []
         for watchers in ([], [pq.callbacks.SkipFrozenGradients()]):

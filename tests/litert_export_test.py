@@ -42,6 +42,19 @@ def small_cnn(seed=0):
     return model
 
 
+class Divided(keras.layers.Layer):
+    """One kernel for three products, each input with a gain of its own."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 96), name="kernel")
+        self.gain = self.add_weight(shape=(shape[-1], 1), initializer="uniform", name="gain")
+
+    def call(self, x):
+        parts = keras.ops.split(self.kernel * self.gain, 3, axis=1)
+        a, b, c = (keras.ops.matmul(x, part) for part in parts)
+        return a * keras.ops.sigmoid(b) + c
+
+
 class ExportTest(unittest.TestCase):
     def setUp(self):
         self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
@@ -225,6 +238,29 @@ class ExportTest(unittest.TestCase):
             litert.export(model, self.path, strict=True)
         kernel.assign(Binary("mean", axis=-2)(kernel))
         self.assertEqual(litert.export(model, self.path, strict=True).rows[0].form, "int8")
+
+    def test_levels_of_a_kernel_that_its_layer_changes_are_missed_loudly(self):
+        lora = keras.Sequential([keras.Input((32,)), keras.layers.Dense(32, lora_rank=2)])
+        lora.layers[0].lora_kernel_b.assign(np.random.default_rng(0).normal(size=(2, 32)))
+        divided = keras.Sequential([keras.Input((32,)), Divided()])
+        for model, complaint in ((lora, "1 weight.*LoRA"), (divided, "3 weight.*multiplies")):
+            snap(model, Binary("mean", axis=-1))
+            for profile in ("fast", "small"):
+                with self.assertRaisesRegex(ValueError, f"{complaint}.*strict=True"):
+                    litert.export(model, self.path, profile, strict=True)
+
+    def test_a_kernel_for_each_place_is_told_its_axis(self):
+        """The remedies work."""
+        parts = [keras.Input((6, 32)), keras.layers.EinsumDense("abc,bcd->abd", (6, 24))]
+        model = keras.Sequential(parts)
+        for axis, profile in ((-1, "small"), (2, "fast"), (None, "fast")):
+            kernel = np.random.default_rng(0).normal(size=(6, 32, 24))
+            model.layers[0].kernel.assign(kernel.astype("float32"))
+            snap(model, Binary("mean", axis=axis), select="kernel")
+            if axis == -1:
+                with self.assertWarnsRegex(UserWarning, "each place.*axis=2.*small"):
+                    litert.export(model, self.path, verify=False)
+            litert.export(model, self.path, profile, strict=True)
 
     def test_code_minus_128_is_stored(self):
         model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(32)])

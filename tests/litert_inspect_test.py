@@ -18,6 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
+import tf_proxquant as pq
 from tf_proxquant import litert
 from tf_proxquant.litert import __main__ as command
 from tf_proxquant.litert import flagging
@@ -58,6 +59,20 @@ class InspectTest(unittest.TestCase):
         self.assertEqual([row.num_levels for row in found.rows], [2, 3, 3, 4, None])
         self.assertEqual([row.shape for row in found.rows], [(64, 64)] * 5)
         self.assertEqual([row.bits for row in found.rows], [1, 2, 2, 2, 32])
+
+    def test_tables_and_static_kernels_are_called_what_the_export_called_them(self):
+        words = keras.Input((5,), dtype="int32")
+        table = keras.layers.Embedding(300, 24)(words)
+        model = keras.Model(words, keras.layers.Dense(7)(keras.layers.Flatten()(table)))
+        pq.snap(model, pq.Binary("mean", axis=-1))
+        data = np.random.default_rng(0).integers(0, 300, (32, 5)).astype("int32")
+        for profile, options in (("fast", {}), ("static", {"representative_data": data})):
+            path = self.folder / f"{profile}.tflite"
+            report = litert.export(model, path, profile, **options)
+            found = [(row.form, row.shape) for row in litert.inspect(path).rows]
+            self.assertEqual(found, [(row.form, row.shape) for row in report.rows])
+        with self.assertRaisesRegex(ValueError, "word numbers.*below the rows"):
+            litert.predict(path, data + 300)
 
     def test_the_report_prints_and_serializes(self):
         self.assertIn("int2 clamp", str(self.report))

@@ -95,6 +95,15 @@ CASES = {
     "conv1d": lambda: stack((12, 8), layers.Conv1D(16, 3, padding="causal")),
     "conv3d": lambda: stack((5, 5, 5, 8), layers.Conv3D(16, 3)),
     "dense_norm": lambda: stack((32,), layers.Dense(24), layers.BatchNormalization()),
+    "norm_dense_norm": lambda: stack(
+        (32,), layers.BatchNormalization(), layers.Dense(24), layers.BatchNormalization()
+    ),
+    "norm_einsum_norm": lambda: stack(
+        (6, 16),
+        layers.BatchNormalization(),
+        layers.EinsumDense("abc,cde->abde", (6, 4, 8)),
+        layers.BatchNormalization(),
+    ),
     "dense_on_sequence": lambda: stack((5, 32), layers.Dense(24)),
     "einsum_dense": lambda: stack(
         (5, 16), layers.EinsumDense("abc,cde->abde", (None, 4, 8), bias_axes="de")

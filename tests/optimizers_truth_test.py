@@ -168,6 +168,33 @@ class ChangedMemoryTest(unittest.TestCase):
             np.testing.assert_array_equal(first, np.full(20, -0.875))
             self.assertGreaterEqual(float(optimizer.latent_of(second)[0]), untouched)
 
+    def test_a_factor_of_the_weights_is_one_of_what_is_remembered(self):
+        """Of one weight, of joined kernels and of one that is alone."""
+        for quantizer, shape in (
+            (pq.Uniform(4), (1, 1)), (pq.Ternary(axis=-1), (6, 4)), (pq.Binary("mean"), (6, 4)),
+        ):  # fmt: skip
+            start = np.random.default_rng(1).normal(size=(2, *shape))
+            scaled, other, alone = (
+                keras.Variable(start[i], dtype="float32", name="kernel") for i in (0, 1, 0)
+            )
+            make = lambda q=quantizer: pq.ProxQuant(  # noqa: E731
+                keras.optimizers.SGD(0.1), q, 0.5, prox="relax", memory=0.9
+            )
+            first, second = make(), make()
+            first.build([scaled, other])
+            second.build([alone])
+            for factor in (1, 8):
+                scaled.assign(factor * scaled)
+                first.apply([ops.zeros(shape)] * 2, [scaled, other])
+                second.apply([ops.zeros(shape)], [alone])
+            with self.subTest(str(quantizer)):
+                np.testing.assert_allclose(scaled, 8 * ops.convert_to_numpy(alone), rtol=1e-5)
+                np.testing.assert_allclose(
+                    first.latent_of(scaled),
+                    8 * ops.convert_to_numpy(second.latent_of(alone)),
+                    rtol=1e-5,
+                )
+
     def test_weights_that_are_loaded_after_the_build_are_those_that_train_on(self):
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "warm.weights.h5")
@@ -284,6 +311,13 @@ class FarSnapTest(unittest.TestCase):
             )
             with self.assertWarnsRegex(UserWarning, rf"{error:.2f} of their norm.*strength"):
                 train(optimizer, model=model, epochs=2, **compile_arguments)
+
+    def test_weights_that_are_not_finite_at_the_freeze_are_told_with_the_remedy(self):
+        optimizer = pq.ProxQuant(keras.optimizers.SGD(0.1), pq.Ternary(), freeze_step=3)
+        model = make_model()
+        model.compile(optimizer, loss="mse")
+        with self.assertWarnsRegex(UserWarning, "NaN or infinite.*StopOnNonFinite"):
+            model.fit(np.full_like(X, np.nan), Y, epochs=1, **EPOCH)
 
     def test_it_warns_once_and_at_the_end_of_the_epoch_with_the_monitor(self):
         model = make_model()

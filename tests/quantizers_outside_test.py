@@ -52,6 +52,27 @@ class OutsideTest(unittest.TestCase):
         np.testing.assert_array_equal(levels, [[-1, -0.5, 0.5, 1], [-2, -1, 1, 2]])
         self.assertEqual(ops.convert_to_numpy(Powers()(weights)).tolist(), [[2, -4], [-2, 2]])
 
+    def test_levels_may_come_in_any_order_but_not_in_any_shape(self):
+        class Ends(pq.quantizers.Quantizer):
+            def fit(self, rows):
+                ends = [ops.max(rows, axis=1), ops.min(rows, axis=1)]
+                return ops.stack(ends, axis=1)
+
+        class Flat(Ends):
+            def fit(self, rows):
+                return super().fit(rows)[0]
+
+        class Nothing(Ends):
+            def fit(self, rows):
+                return None
+
+        weights = np.float32([[-2, 1], [1.5, 0], [4, -3]])
+        found = ops.convert_to_numpy(Ends(axis=-1)(weights))
+        np.testing.assert_array_equal(found, [[-2, 1], [4, 1], [4, -3]])
+        for quantizer, received in ((Flat(axis=-1), r"shape \(2,\)"), (Nothing(), "NoneType")):
+            with self.assertRaisesRegex(ValueError, f"fit must return.*{received}"):
+                quantizer.levels(weights)
+
     def test_it_trains_freezes_saves_and_exports_exactly(self):
         model = self.trained()
         self.assertTrue(model.optimizer.frozen)

@@ -47,6 +47,9 @@ def subclassed(shape, num_classes):
 def other(shape, num_classes):
     return keras.Sequential([keras.Input(shape), layers.Flatten(), layers.Dense(num_classes + 1)])
 
+def nothing():
+    return None
+
 def number(shape, num_classes):
     return 3
 """
@@ -147,6 +150,7 @@ class FunctionTest(InFolder):
             "no function 'absent' in a module 'own_networks'": "own_networks:absent",
             "no function 'f' in a module 'no_such_module'": "no_such_module:f",
             "must return a keras.Model.*3": "own_networks:number",
+            r"must take \(input_shape, num_classes\).*too many": "own_networks:nothing",
             r"'own_networks:other' does not fit.*\(None, 5\).*\(None, 4\)": "own_networks:other",
         }.items():
             with self.subTest(name), self.assertRaisesRegex(ValueError, pattern):

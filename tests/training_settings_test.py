@@ -17,10 +17,10 @@ from tf_proxquant.training.images import ImageTask
 class SettingsTest(unittest.TestCase):
     def test_bad_values_are_refused_with_what_was_received(self):
         cases = {
-            "epochs=-3": {"epochs": -3},
+            "at least 1.*epochs=-3": {"epochs": -3},
             "full_precision_epochs=-1": {"full_precision_epochs": -1},
             "batch_size=0": {"batch_size": 0},
-            "seed=-1": {"seed": -1},
+            "from 0 to 4294967295.*seed=-1": {"seed": -1},
             "learning_rate=nan": {"learning_rate": float("nan")},
             "learning_rate=0": {"learning_rate": 0.0},
             "full_precision_learning_rate=0": {"full_precision_learning_rate": 0.0},

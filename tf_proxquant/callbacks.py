@@ -167,8 +167,9 @@ class SkipFrozenGradients(_Callback):
     At the first end of an epoch (or start of `fit`) with the optimizer's `freeze_step` behind it,
     the selected variables become not trainable and the training step is traced anew, without
     their gradients and their part of the inner update. They stay bit for bit what they are, and
-    all others train on. When `fit` ends, the variables are trainable again; after an exception
-    they are not.
+    all others train on. When `fit` ends, the variables are trainable again; where an exception or
+    Ctrl-C ends it they are so with the next `fit` that has this callback, or by
+    `model.trainable = True`.
 
     Other weights move as they would without it, unless the inner optimizer looks at all gradients
     together, as `global_clipnorm` does: those of the frozen weights then no longer count.
@@ -177,34 +178,36 @@ class SkipFrozenGradients(_Callback):
     inside a `LossScaleOptimizer` and around an inner optimizer that averages weights.
     """
 
-    def __init__(self):
-        super().__init__()
-        self._skipped = []
-
     def on_train_begin(self, logs=None):
+        if self._restore():  # left by a `fit` that did not come to its end
+            self.model.make_train_function(force=True)
         self._skip()
 
     def on_epoch_end(self, epoch, logs=None):
         self._skip()
 
     def on_train_end(self, logs=None):
-        for variable in self._skipped:
-            variable.trainable = True
-        if self._skipped:
-            self._skipped = []
+        if self._restore():
             self.model.train_function = None  # `fit` makes it anew
 
     def _skip(self):
         if not (find_optimizer(self.model).built or self.model.built):
             return  # `fit` builds it: nothing is frozen yet
         optimizer = built_optimizer(self.model)
-        if self._skipped or not optimizer.frozen or not self._is_possible(optimizer):
+        if not optimizer.frozen or not self._is_possible(optimizer):
             return
-        self._skipped = [v for v, _ in optimizer.quantized_variables if v.trainable]
-        for variable in self._skipped:
-            variable.trainable = False
-        if self._skipped:
+        skipped = [v for v, _ in optimizer.quantized_variables if v.trainable]
+        for variable in skipped:
+            variable.trainable, variable._is_skipped = False, True
+        if skipped:
             self.model.make_train_function(force=True)
+
+    def _restore(self):
+        """Makes what was skipped trainable again; returns whether there was any."""
+        skipped = [v for v in self.model.variables if getattr(v, "_is_skipped", False)]
+        for variable in skipped:
+            variable.trainable, variable._is_skipped = True, False
+        return bool(skipped)
 
     def _is_possible(self, optimizer):
         """On JAX, `fit` shows the optimizer only the trainable variables: no average of others."""

@@ -1,6 +1,7 @@
 """Image sets of tensorflow-datasets: small ones as arrays, others picture by picture."""
 
 import math
+import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,9 +27,14 @@ def load_prepared(name, data_dir=None, download=False, *, image_size=None, resiz
     root = prepared.root_of(data_dir)
     versions = sorted((root / name).rglob("dataset_info.json"))
     if not versions and not download:
+        what = (
+            "This file is none of images"
+            if pathlib.Path(name).is_file()
+            else ("There is no file or folder of that name")
+        )
         raise ValueError(
-            f"Unknown data set. Received: dataset={name!r}, data_dir={data_dir!r}. There is no "
-            f"file or folder of that name, and in '{root}' tensorflow-datasets has prepared none. "
+            f"Unknown data set. Received: dataset={name!r}, data_dir={data_dir!r}. {what}, and in "
+            f"'{root}' tensorflow-datasets has prepared none of that name. "
             "Pass 'digits'; the path of a folder of pictures, a .npz file or a folder of IDX "
             "files; or --download to fetch the set with tensorflow-datasets."
         )

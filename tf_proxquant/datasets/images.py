@@ -155,9 +155,10 @@ def checked(name, x_train, y_train, x_test, y_test, class_names=None):
         if x.dtype.kind == "f" and not np.isfinite(x).all():
             raise ValueError(f"Data set '{name}': x_{part} holds NaN or inf.")
         if y.dtype.kind not in "iu" or y.min() < 0:
+            smallest = f", smallest {y.min()}" if y.dtype.kind in "iuf" else f", such as {y[0]!r}"
             raise ValueError(
                 f"Data set '{name}': y_{part} must hold integer labels of at least 0. Received: "
-                f"{y.dtype}, smallest {y.min()}."
+                f"{y.dtype}{smallest}."
             )
         parts[part] = (x if x.dtype == np.uint8 else x.astype("float32"), y.astype("int32"))
     (x_train, y_train), (x_test, y_test) = parts["train"], parts["test"]

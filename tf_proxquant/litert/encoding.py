@@ -19,10 +19,16 @@ TABLES_NOTE = (
     "tflite-micro alone reads weights in tables; the checks ran on the same file with the weights "
     "in 8 bits"
 )
-WAY_OUT = (
-    "Take io='float32': what lies between the layers then stays float where outputs suffer from "
-    "integers."
-)
+WAY_OUT = {
+    "integers": (
+        "Take io='float32': what lies between the layers then stays float where outputs suffer "
+        "from integers."
+    ),
+    "static": (
+        "Give representative data like those of its use, train a network that is not trained yet, "
+        "take unroll=False for recurrent layers, or profile='dynamic', which rounds less."
+    ),
+}
 MAX_TRIALS = 6
 
 
@@ -116,7 +122,7 @@ def encode(
     model = None if isinstance(source, bytes) else source
     return Encoded(
         content, checked, float_content, model, found, settings, report, input_signature,
-        "" if io == edges.FLOAT else WAY_OUT,
+        WAY_OUT.get("integers" if io != edges.FLOAT else profile, ""),
     )  # fmt: skip
 
 

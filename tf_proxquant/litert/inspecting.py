@@ -1,5 +1,6 @@
 """The report of any .tflite file, read without running it."""
 
+import dataclasses
 import os
 import pathlib
 import zlib
@@ -64,23 +65,52 @@ def _graph_rows(model, graph, limit):
             continue
         for index in () if operator.inputs is None else operator.inputs:
             if int(index) in decoded and decoded[int(index)].values.ndim > 1:
-                readers.setdefault(int(index), []).append(model.operator_name(operator))
-    for index, names in readers.items():
+                readers.setdefault(int(index), []).append(operator)
+    rows = []
+    for index, operators in readers.items():
         if np.array_equal(decoded[index].values, SIGN_ROWS):
             continue
+        names = tuple(map(model.operator_name, operators))
         if graph.tensors[index].type == TensorType.UINT8 and "GATHER" in names:
-            yield _bit_row(graph.tensors[index], decoded[index].values, tuple(names))
+            rows.append(_bit_row(graph.tensors[index], decoded[index].values, names))
         elif decoded[index].values.dtype.kind == "f" or graph.tensors[index].quantization:
-            yield _row(model, graph, index, decoded[index], tuple(names))
+            makes_codes = any(graph.tensors[o.outputs[0]].type in _CODES for o in operators)
+            rows.append(_row(model, graph, index, decoded[index], names, makes_codes))
+    return _with_scales(rows)
 
 
-def _row(model, graph, index, stored, readers):
+_CODES = TensorType.INT8, TensorType.INT16
+
+
+def _with_scales(rows):
+    """Joins a table and the scale of each of its rows, which are looked up beside it."""
+    tables, scales = [], []
+    for row in rows:
+        is_scale = row.shape[1:] == (1,) and row.form == "float32" and row.name.isdigit()
+        (scales if is_scale and row.operators == ("GATHER",) else tables).append(row)
+    for scale in scales:
+        found = [i for i, t in enumerate(tables) if _may_have(t, scale)]
+        if not found:
+            tables.append(scale)
+            continue
+        table = tables[found[0]]
+        num_bytes = table.bytes_after + scale.bytes_after
+        tables[found[0]] = dataclasses.replace(table, form="int8 scaled", bytes_after=num_bytes)
+    return tables
+
+
+def _may_have(table, scale):
+    is_table = table.form.startswith("int8") and "scaled" not in table.form
+    return is_table and table.shape[:1] == scale.shape[:1] and "GATHER" in table.operators
+
+
+def _row(model, graph, index, stored, readers, makes_codes):
     constants = [graph.tensors[i] for i in stored.constants]
     num_bytes = sum(model.constant(t).size + _scale_bytes(t) for t in constants)
     packed = sum(model.constant(t).size for t in constants if t.type in decoding.PACKED)
     form = decoding.form_name(stored, model, graph)
     if not stored.operators and form != "float32":
-        form += " direct"
+        form += " static" if makes_codes else " direct"
     values = np.asarray(stored.values, np.float32)
     name = _name(constants[0]) or _name(graph.tensors[index])
     return TensorRow.of(

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_proxquant.litert.plan.plan import NO_FORM
+from tf_proxquant.litert.plan.plan import NO_FORM, NO_GRID
 from tf_proxquant.litert.summarizing import summary
 from tf_proxquant.quantizers import groups
 
@@ -15,6 +15,12 @@ WRONG_AXIS = (
     "its levels in the model are gone in the file: BatchNorm was folded along another axis than "
     "that of the levels"
 )
+MIXED = (
+    "its levels in the model are gone in the file: the layer multiplies or adds something to its "
+    "kernel before it uses it"
+)
+LORA = "its levels in the model are gone in the file: LoRA adds a matrix of floats to its kernel"
+PLACES = "levels of each place and channel, more scales than a tensor has channels"
 REMEDY = (
     "Train with levels that are whole multiples of one scale for each output channel: what every "
     "quantizer does by default with axis=-1 or None (integer_ratios=True, narrow_range=True)"
@@ -39,7 +45,10 @@ def tell(report, model, strict):
     if not lost:
         return
     share = sum(row.bytes_after for row, _ in lost) / report.bytes
-    listed = "; ".join(f"{row.name} ({reason})" for row, reason in lost[:5])
+    by_reason = {}
+    for row, reason in lost[:5]:
+        by_reason.setdefault(reason, []).append(row.name)
+    listed = "; ".join(f"{', '.join(names)} ({why})" for why, names in by_reason.items())
     more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
     message = (
         f"{len(lost)} weight tensors with few levels stay float, {100 * share:.0f} % of the file: "
@@ -48,10 +57,26 @@ def tell(report, model, strict):
     _say(message, strict)
 
 
+REMEDIES = {
+    NO_FORM: 'Take another profile: "fast" and "small" store more kinds of layers',
+    MIXED: "Let the layer apply such factors to its inputs or outputs, or leave it out of `select`",
+    PLACES: (
+        'Train it with the axis of its channels alone, such as axis=2 for "abc,bcd->abd", or with '
+        'axis=None, or take profile="small"'
+    ),
+    LORA: (
+        "Add the product of LoRA's matrices to the kernel of a layer without `lora_rank`, and "
+        "quantize that"
+    ),
+}
+
+
 def _remedy(lost, profile):
-    if all(reason == NO_FORM for _, reason in lost):
-        return 'Take another profile: "fast" and "small" store more kinds of layers'
-    return REMEDY if profile == "small" else f'{REMEDY}, or take profile="small"'
+    general = REMEDY if profile == "small" else f'{REMEDY}, or take profile="small"'
+    reasons = dict.fromkeys(reason for _, reason in lost)
+    if NO_FORM in reasons and len(reasons) > 1:
+        del reasons[NO_FORM]
+    return ". ".join(dict.fromkeys(REMEDIES.get(reason, general) for reason in reasons))
 
 
 def _say(message, strict):
@@ -108,22 +133,56 @@ def find_lost(report, model):
     lost = [(row, row.reason) for row in report.rows if row.is_left_float]
     if not isinstance(model, keras.Model):
         return lost
+    placed = {layer.name for layer in model._flatten_layers() if _has_places(layer)}
+    lost = [
+        (row, PLACES if reason == NO_GRID and placed & _layers(row.name) else reason)
+        for row, reason in lost
+    ]
     trained = {}
     for row in summary(model, None).rows:
         if row.num_levels is not None:
             layer = row.path.split("/")[-2] if "/" in row.path else row.path
-            trained.setdefault(_size(row.shape), set()).add(layer)
-    for row in report.rows:
-        is_float = row.form == "float32" and row.num_levels is None
-        if is_float and trained.get(_size(row.shape), set()) & _layers(row.name):
-            lost.append((row, WRONG_AXIS))
-    return lost
+            trained.setdefault(layer, []).append(_size(row.shape))
+    for layer, sizes in trained.items():
+        rows = [row for row in report.rows if layer in _layers(row.name)]
+        missing = sum(sizes) - sum(_size(row.shape) for row in rows if not _is_unknown(row))
+        for row in sorted(filter(_is_unknown, rows), key=lambda row: -_size(row.shape)):
+            # The kernel itself, or a part of one that the layer divides.
+            if _size(row.shape) in sizes or _size(row.shape) <= missing:
+                missing -= _size(row.shape)
+                lost.append((row, _reason(model, layer)))
+    return list({id(row): (row, reason) for row, reason in lost}.values())
+
+
+def _is_unknown(row):
+    return row.form == "float32" and row.num_levels is None
+
+
+def _reason(model, name):
+    """Why the kernel of a layer has levels in the model, and none in the file."""
+    layers = model._flatten_layers()
+    if any(x.name == name and getattr(x, "lora_enabled", False) for x in layers):
+        return LORA
+    has_norms = any(isinstance(x, keras.layers.BatchNormalization) for x in layers)
+    return WRONG_AXIS if has_norms else MIXED
+
+
+def _has_places(layer):
+    """Whether a layer has a kernel for each of several places, as EinsumDense("abc,bcd->abd")."""
+    if not isinstance(layer, keras.layers.EinsumDense):
+        return False
+    inputs, rest = layer.equation.split(",")
+    kernel, output = rest.split("->")
+    return any(letter.isalpha() for letter in {*inputs} & {*kernel} & {*output})
 
 
 def _layers(name):
     """The names of Keras layers that the name of a tensor may mean: scopes get numbers behind."""
-    parts = name.split("/")
-    return {*parts, *(re.sub(r"_\d+$", "", part) for part in parts)}
+    found, parts = set(), set(name.split("/"))
+    while parts:
+        found |= parts
+        parts = {re.sub(r"_\d+$", "", part) for part in parts} - found
+    return found
 
 
 def _size(shape):

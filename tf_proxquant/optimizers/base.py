@@ -219,14 +219,19 @@ class QuantizingOptimizer(FreezingOptimizer):
         ]
         return ops.stack(rows)
 
-    def _changed(self, w):
-        """Returns a dict from bundles to whether others have changed their weights, `w`."""
+    def _followed(self, v, w):
+        """Returns v, a dict from bundles, after what others did to the weights since: `w`."""
         samples = ops.copy(self._samples)
-        found = watching.differ(self._sampled(self._by_key(w), samples), samples)
+        turned, factors = watching.compare(self._sampled(self._by_key(w), samples), samples)
         rows = {self._var_key(v): i for i, (v, _) in enumerate(self.quantized_variables)}
-        return {
-            b: ops.any(ops.stack([found[rows[self._var_key(v)]] for v in b.variables])) for b in w
-        }
+        followed = {}
+        for b in v:
+            is_turned, factor = (
+                b.spread(ops.take(x, [rows[self._var_key(v)] for v in b.variables]))
+                for x in (turned, factors)
+            )
+            followed[b] = ops.where(is_turned, w[b], v[b] * ops.cast(factor, v[b].dtype))
+        return followed
 
     def _by_key(self, weights):
         """Returns a dict from keys of variables to their weights, of one from bundles to theirs."""
@@ -237,18 +242,14 @@ class QuantizingOptimizer(FreezingOptimizer):
         }
 
     def _read(self, bundles):
-        """Returns dicts from bundles to copies of w and v; None of each that nothing needs.
-
-        Where others have changed w, v is w: the memory begins anew.
-        """
+        """Returns dicts from bundles to copies of w and v; None of each that nothing needs."""
         w, v = dict.fromkeys(bundles), dict.fromkeys(bundles)
         accumulates = bool(self.inner_optimizer.gradient_accumulation_steps)
         if self.memory or self.freeze_step is not None or accumulates:
             w = {b: b.read() for b in bundles}
         if self.memory:
-            changed = self._changed(w)
             v = {b: b.read(map(self.latent_of, b.variables)) for b in bundles}
-            v = {b: ops.where(changed[b], w[b], v[b]) for b in bundles}
+            v = self._followed(v, w)
         return w, v
 
     def _assign(self, weights):

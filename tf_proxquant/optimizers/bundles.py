@@ -7,6 +7,7 @@ takes much less time to trace and to compile.
 import copy
 import math
 
+import numpy as np
 from keras import backend, ops
 
 from tf_proxquant.optimizers import graphs
@@ -68,6 +69,13 @@ class Bundle:
             groups.from_rows(part, shape, self._axis)
             for part, shape in zip(_split(joined, counts), self._shapes, strict=True)
         ]
+
+    def spread(self, values):
+        """Returns a value of each variable, shape (variables,), in a shape that fits `join`."""
+        if not self._is_rows:
+            return values[0]
+        counts = [groups.count(shape, self._axis) for shape in self._shapes]
+        return ops.expand_dims(ops.take(values, np.repeat(np.arange(len(counts)), counts)), 1)
 
     def join_levels(self, levels):
         """Returns the levels of the joined tensor from those of each variable."""

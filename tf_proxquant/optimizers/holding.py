@@ -91,6 +91,14 @@ def warn_if_far(distance):
     """Warns if a snap moved the weights by more than FAR of their norm; returns whether it did."""
     if distance <= FAR:
         return False
+    if np.isnan(distance):
+        warnings.warn(
+            "Weights were NaN or infinite when they were frozen, and stay so. Lower the learning "
+            "rate, or look into the data: the callback `pq.callbacks.StopOnNonFinite()` ends "
+            "training at the first such value and names its variables.",
+            stacklevel=3,
+        )
+        return True
     warnings.warn(
         f"The snap moved the weights by {distance:.2f} of their norm: the network computes "
         f"something else now. Expected at most {FAR}. Bring the weights to the grid before it, by "

@@ -1,8 +1,10 @@
 """Notices that others changed the weights between two updates: `load_weights`, callbacks, the user.
 
 A latent weight that belongs to weights that are gone would silently undo such a change. Of each
-variable a few weights are kept, evenly spread, as the last update left them. A common factor is no
-such change: layers such as SpectralNormalization scale their kernel in each call.
+variable a few weights are kept, evenly spread, as the last update left them. Where all of them have
+a common factor, as from SpectralNormalization, which scales its kernel in each call, the latent
+weights get it too; where they have not, the memory begins anew. A change of a few weights of a
+large variable is seen only if one of them is kept.
 """
 
 import math
@@ -22,23 +24,26 @@ def sample(weights):
     return ops.pad(taken, [[0, missing]]) if missing else taken
 
 
-def differ(samples, kept):
-    """Returns which rows of `samples` have another direction than the kept ones.
+def compare(samples, kept):
+    """Returns what others did to the weights since samples were kept.
 
     Args:
       samples, kept: float tensors of shape (rows, SIZE).
 
-    Returns: bool tensor of shape (rows,): True where the sine of the angle between the two exceeds
-      CHANGE, where they point to opposite sides, and where one alone is zero; False where `kept`
-      is NaN, which says that nothing is known.
+    Returns: (turned, factors), tensors of shape (rows,). True where the sine of the angle between
+      the two exceeds CHANGE, where they point to opposite sides, and where one alone is zero; False
+      where `kept` is NaN, which says that nothing is known. Elsewhere the common factor of the
+      weights, float32 and exactly 1 for those that nobody touched.
     """
 
     def dot(a, b):
         return ops.sum(a * b, axis=-1, keepdims=True)
 
-    length = dot(kept, kept)
-    scaled = kept * (dot(samples, kept) / ops.where(length > 0, length, 1.0))
-    off = samples - scaled
+    length, product = dot(kept, kept), dot(samples, kept)
+    factors = product / ops.where(length > 0, length, ops.ones_like(length))
+    off = samples - factors * kept
     turned = dot(off, off) > CHANGE**2 * dot(samples, samples)
-    opposite = ops.logical_and(length > 0, dot(samples, kept) <= 0)
-    return ops.logical_or(turned, opposite)[:, 0]
+    turned = ops.logical_or(turned, ops.logical_and(length > 0, product <= 0))
+    is_scaled = ops.logical_and(ops.any(samples != kept, axis=-1, keepdims=True), product > 0)
+    factors = ops.where(is_scaled, factors, ops.ones_like(factors))
+    return turned[:, 0], factors[:, 0]

@@ -50,7 +50,7 @@ class Quantizer:
         self.axis = check_axis(axis)
 
     def fit(self, rows: Tensor) -> Tensor:
-        """Returns levels `(groups, L)`, ascending, for `rows` `(groups, n)`, float32 or float64.
+        """Returns levels `(groups, L)` for `rows` `(groups, n)`, float32 or float64.
 
         A row with a NaN or inf must get at least one level that is not finite.
         """
@@ -129,10 +129,25 @@ class Quantizer:
 
 def _levels(quantizer, weights):
     """`Quantizer.levels` of a tensor, unchecked."""
-    levels = quantizer.fit(to_rows(weights, quantizer.axis))
+    rows = to_rows(weights, quantizer.axis)
+    levels = quantizer.fit(rows)
+    if not programs.is_ours(quantizer):
+        levels = _in_order(quantizer, rows, levels)
     usable = ops.all(ops.isfinite(levels), axis=1, keepdims=True)
     levels = ops.cast(ops.where(usable, levels, constant(math.nan, levels)), weights.dtype)
     return levels[0] if quantizer.axis is None else levels
+
+
+def _in_order(quantizer, rows, levels):
+    """What the `fit` of a user's class gave, ascending, if it has the shape that it must have."""
+    shape = getattr(levels, "shape", None)
+    if shape is None or len(shape) != 2 or shape[0] not in (None, rows.shape[0]):
+        found = type(levels).__name__ if shape is None else f"levels of shape {tuple(shape)}"
+        raise ValueError(
+            f"{type(quantizer).__name__}.fit must return levels of shape (groups, L) for rows of "
+            f"shape (groups, n). Received: {found} for rows of shape {tuple(rows.shape)}."
+        )
+    return ops.sort(levels, axis=1)
 
 
 def _nearest(quantizer, weights, levels):

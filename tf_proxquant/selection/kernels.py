@@ -185,7 +185,9 @@ def nothing_selected(select, variables):
     candidates = "\n".join(f"  {path(v)} {tuple(v.shape)}" for v in variables)
     return (
         f"Nothing to quantize: no trainable variable matches. Received: select={select!r}. "
-        f"The trainable variables are:\n{candidates}"
+        f"The trainable variables are:\n{candidates}\nKernels of layers with trainable=False, and "
+        "those that LoRA adds to, are not among them: set `layer.trainable = True` first, or "
+        "quantize layers without LoRA."
     )
 
 

@@ -1,6 +1,7 @@
 """The networks that an image run can train, all from pixels to logits."""
 
 import importlib
+import inspect
 import os
 import sys
 import warnings
@@ -92,6 +93,13 @@ def call(name, shape, num_classes):
         ) from error
     finally:
         sys.path.remove(os.getcwd())
+    try:
+        inspect.signature(function).bind(tuple(shape), num_classes)
+    except TypeError as error:
+        raise ValueError(
+            f"'{name}' must take (input_shape, num_classes), and return a keras.Model. Received: "
+            f"a function for which this does not fit: {error}."
+        ) from error
     model = function(tuple(shape), num_classes)
     if not isinstance(model, keras.Model):
         raise ValueError(

@@ -102,8 +102,9 @@ class Settings:
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         if self.regularizer is not None:
             check_choice("regularizer", self.regularizer, REGULARIZERS)
-        for name in ("seed", "full_precision_epochs", "epochs", "batch_size"):
-            check_integer(name, getattr(self, name), name in ("epochs", "batch_size"))
+        for name in ("full_precision_epochs", "epochs", "batch_size"):
+            check_integer(name, getattr(self, name), int(name != "full_precision_epochs"))
+        check_integer("seed", self.seed, 0, 2**32 - 1)
         least, most = BITS.get(self.quantizer, (1, 8))
         if not least <= check_integer("bits", self.bits, 1) <= most:
             raise ValueError(

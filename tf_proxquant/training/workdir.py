@@ -65,6 +65,11 @@ class Workdir:
         if not is_chief:
             return workdir
         recorded = workdir / "settings.json"
+        if workdir.path.exists() and not workdir.path.is_dir():
+            raise ValueError(
+                f"`workdir` must be a folder, or a name that is free. Received: '{workdir.path}', "
+                "which is a file."
+            )
         if settings.resume and workdir.path.is_dir():
             files.remove_debris(workdir.path)
         # An empty folder is that of a run killed before it could write its settings.

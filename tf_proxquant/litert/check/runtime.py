@@ -9,6 +9,7 @@ from typing import get_args
 
 import numpy as np
 
+from tf_proxquant.litert.read import refusals
 from tf_proxquant.typing import Arrays, Kernels, PathLike
 
 # The two sets of kernels that a stock runtime has on a CPU.
@@ -162,14 +163,21 @@ def predict(
       num_threads: threads of the kernels.
 
     Returns: array (samples, ...), or a dict of arrays by output name if there are several.
-    Raises: ValueError: if the file cannot be loaded or the inputs do not fit it.
+    Raises: ValueError: if the file cannot be loaded or the inputs do not fit it, such as word
+      numbers beyond the rows of their table.
     """
     if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
         raise ValueError(f"`batch_size` must be an int >= 1. Received: batch_size={batch_size!r}.")
     content = path if isinstance(path, bytes) else pathlib.Path(os.fspath(path)).read_bytes()
     runner = Runner(content, kernels, num_threads)
     named = name_inputs(runner, inputs)
-    outputs = run(runner, named, batch_size)
+    try:
+        outputs = run(runner, named, batch_size)
+    except RuntimeError as error:
+        raise ValueError(
+            "The file does not take these inputs; word numbers, for one, must be below the rows of "
+            f"their table. Received: {refusals.first_sentence(error)}"
+        ) from error
     return outputs if len(outputs) > 1 else outputs[runner.output_names[0]]
 
 

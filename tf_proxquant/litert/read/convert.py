@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tf_proxquant.litert.read import flatbuffer, refusals, tracing, untrusted
+from tf_proxquant.litert.read import equivalents, flatbuffer, refusals, tracing, untrusted
 from tf_proxquant.litert.read import signature as signatures
 
 LOOPED = "LiteRT has no looped recurrent layer over an open batch."
@@ -58,7 +58,7 @@ def load(model_or_path):
     except Exception as error:
         raise ValueError(
             f"Keras cannot load {str(path)!r}: {error}. Import the module that registers its "
-            "custom layers first."
+            "custom layers first; on the command line, --import=MODULE."
         ) from error
 
 
@@ -85,8 +85,8 @@ def convert(model, batch_size=None, input_signature=None):
       model: a built `keras.Model`.
       batch_size: fixes the first dimension of every input. None leaves it open, or fixes it at 1
         where LiteRT cannot leave it open, as in looped recurrent layers; a note says so.
-      input_signature: as for `keras.Model.export`; needed for a subclassed model that was never
-        called, or that takes several arguments.
+      input_signature: as for `keras.Model.export`; needed for a subclassed model that takes several
+        arguments.
 
     Returns: (bytes of the file, notes for the report).
     Raises: ValueError: if the backend is not TensorFlow, the model is not built, a recurrent layer
@@ -167,6 +167,7 @@ def _name(content, inputs, outputs):
     """Gives a file the signature that it lacks, and its inputs and outputs their names."""
     model = flatbuffer.Model(content)
     graph = model.subgraphs[0]
+    equivalents.narrow(graph)
     signature = schema.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = b"serving_default", 0
     signature.inputs = _name_tensors(graph, graph.inputs, inputs)

@@ -5,6 +5,8 @@ TensorFlow's and Keras' functions are replaced while a model is traced, and put 
 
 import contextlib
 
+FACTOR = "for_each_feature"  # in the names of vectors that the converter must not fold
+
 
 @contextlib.contextmanager
 def used():
@@ -16,6 +18,8 @@ def used():
         _replaced(tf.Tensor, "__getitem__", _new_axes_by_expand_dims),
         _replaced(tf.nn, "bias_add", _bias_by_add),
         _replaced(keras_numpy, "signbit", _sign_of_bits),
+        _replaced(keras_numpy, "matmul", _factors_apart),
+        _replaced(keras_numpy, "einsum", _factors_of_einsum_apart),
     ):
         yield
 
@@ -94,3 +98,53 @@ def _sign_of_bits(original):
         return tf.less(tf.bitcast(x, tf.int32), 0) if x.dtype == tf.float32 else original(x)
 
     return signbit
+
+
+def _factors_apart(original):
+    """A product of matrices behind a factor for each feature, as that of a BatchNorm in front.
+
+    The converter multiplies the matrix by such a factor where another is folded behind it, and then
+    its columns have no levels. It leaves factors of shape (1, features) alone, and `narrow` makes
+    vectors of them again.
+    """
+
+    def matmul(x1, x2):
+        return original(_with_wide_vectors(x1), x2)
+
+    return matmul
+
+
+def _factors_of_einsum_apart(original):
+    """The same for `keras.ops.einsum`, as EinsumDense and attention layers compute."""
+
+    def einsum(subscripts, *operands, **kwargs):
+        return original(subscripts, *map(_with_wide_vectors, operands), **kwargs)
+
+    return einsum
+
+
+def _with_wide_vectors(tensor):
+    """The last products with and sums of vectors that make a tensor, again with (1, features)."""
+    import tensorflow as tf
+
+    kind = tensor.op.type if isinstance(tensor, tf.Tensor) and hasattr(tensor, "op") else ""
+    make = {"Mul": tf.multiply, "AddV2": tf.add, "Sub": tf.subtract}.get(kind)
+    if make is None or tensor.shape.rank is None or tensor.shape.rank < 2:
+        return tensor
+    operands = [
+        tf.expand_dims(x, 0, name=FACTOR) if x.shape.rank == 1 else _with_wide_vectors(x)
+        for x in tensor.op.inputs
+    ]
+    return make(*operands) if any(x.shape.rank == 1 for x in tensor.op.inputs) else tensor
+
+
+def narrow(graph):
+    """Gives the vectors that were widened for the converter their shape again.
+
+    Args:
+      graph: `schema.SubGraphT` of the converted file, which is changed.
+    """
+    for tensor in graph.tensors:
+        if FACTOR.encode() in tensor.name and len(tensor.shape) == 2 and tensor.shape[0] == 1:
+            tensor.shape = tensor.shape[1:]
+            tensor.shapeSignature = None

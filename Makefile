@@ -28,7 +28,7 @@ test-jax: .venv/installed
 
 ON_ANOTHER_BACKEND = callbacks golden_trajectory metrics optimizers_automatic optimizers_freeze \
   optimizers_memory optimizers_restarted optimizers_saving optimizers optimizers_truth prox \
-  quantizers_golden quantizers_numbers quantizers_storable quantizers schedules selection selection_axes
+  quantizers_golden quantizers_numbers quantizers_storable quantizers schedules selection_axes
 
 # What trains, on PyTorch, in an environment of its own without TensorFlow.
 test-torch: .venv-torch/installed

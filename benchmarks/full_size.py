@@ -214,9 +214,10 @@ class Study:
         if row.prox is None:
             return inner
         quantizer = (PUBLISHED if row.published else QUANTIZERS)[row.quantizer]()
-        select = pq.select_kernels(model, skip="shortcut")
+        skip = [] if self.experiment.network == "mobilenet" else ["shortcut"]
+        select = pq.select_kernels(model, skip=skip)
         if row.ends:
-            skip = "shortcut" + (f"|{row.others}" if row.others else "")
+            skip += [row.others] if row.others else []
             inside = pq.select_kernels(model, skip=skip, skip_first=True, skip_last=True)
             eight = pq.Uniform(8, axis=-1)
             select = {

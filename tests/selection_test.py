@@ -113,6 +113,10 @@ class SelectKernelsTest(unittest.TestCase):
         with self.assertRaisesRegex(ValueError, "Nothing to quantize"):
             pq.select_kernels(make_model(), skip=".")
 
+    def test_a_pattern_that_skips_nothing_is_told_with_the_kernels(self):
+        with self.assertWarnsRegex(UserWarning, f"'nowhere'.*{KERNELS[0]}.*{KERNELS[-1]}"):
+            pq.select_kernels(make_model(), skip=["head", "nowhere"])
+
     def test_the_first_and_the_last_are_those_of_the_computation(self):
         second, first = layers.Dense(3, name="second"), layers.Dense(3, name="first")
         inputs = keras.Input((3,))

@@ -1,6 +1,7 @@
 """Kernels of a model: which variables they are, and a selection that means them by identity."""
 
 import re
+import warnings
 from collections.abc import Iterator
 
 import keras
@@ -120,7 +121,7 @@ def select_kernels(
       skip_first: True leaves the first of its kernels in full precision.
       skip_last: True leaves the last one in full precision.
       skip: regex or list of regexes; what they match (`re.search` on the path)
-        is left in full precision.
+        is left in full precision. One that matches no kernel is warned of.
 
     Returns: `KernelSelection`. It means the variables themselves, and so survives compiling anew,
       `trainable` set and reset, and other variables of equal names.
@@ -138,9 +139,16 @@ def select_kernels(
             "Call it on data or `model.build(input_shape)` first."
         )
     kernels = [v for v in model.weights if is_kernel(v)]
+    patterns = as_patterns(skip, "skip")
+    for pattern in patterns:
+        if not any(re.search(pattern, path(v)) for v in kernels):
+            warnings.warn(
+                f"`skip` leaves no kernel out by {pattern!r}: none has such a path. The kernels "
+                f"are: {', '.join(path(v) for v in kernels)}",
+                stacklevel=2,
+            )
     kernels = kernels[1 if skip_first else 0 :]
     kernels = kernels[: -1 if skip_last else None]
-    patterns = as_patterns(skip, "skip")
     kept = {id(v) for v in kernels if not any(re.search(p, path(v)) for p in patterns)}
     variables = model.trainable_variables
     chosen = [i for i, v in enumerate(variables) if id(v) in kept]

@@ -26,7 +26,15 @@ import tf_proxquant as pq
 
 BATCH = 8
 MODELS = {
-    "toy": lambda: pq.models.resnet(8, (32, 32, 3), 10, width=4),
+    "toy": lambda: keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            keras.layers.Conv2D(8, 3, strides=4),
+            keras.layers.BatchNormalization(),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(10),
+        ]
+    ),
     "resnet56": lambda: pq.models.resnet(56, (32, 32, 3), 10),
     "mobilenet_v2": lambda: keras.applications.MobileNetV2((64, 64, 3), weights=None),
     "efficientnet_b0": lambda: keras.applications.EfficientNetB0(

@@ -220,6 +220,7 @@ class Study:
             skip += [row.others] if row.others else []
             inside = pq.select_kernels(model, skip=skip, skip_first=True, skip_last=True)
             eight = pq.Uniform(8, axis=-1)
+            # The shortcuts, which are not in it, have the quantizer of what is inside.
             select = {
                 re.escape(v.path): quantizer if inside(v) else eight
                 for v in model.trainable_variables

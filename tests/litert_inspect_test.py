@@ -212,6 +212,9 @@ class CommandTest(unittest.TestCase):
         status, out, _ = self.run_command(*arguments, f"--data={self.folder / 'data.npz'}")
         self.assertEqual(status, 0)
         self.assertIn("int8 static", out)
+        np.savez(self.folder / "empty.npz")
+        status, _, err = self.run_command(*arguments, f"--data={self.folder / 'empty.npz'}")
+        self.assertEqual((status, "holds none" in err), (1, True))
 
     def test_errors_are_one_line_and_a_status(self):
         # A process of its own: libraries write past Python as they are imported.

@@ -103,6 +103,8 @@ def _arrays(path):
         )
     with np.load(path) as stored:
         arrays = {name: stored[name] for name in stored.files}
+    if not arrays:
+        raise ValueError(f"Expected an .npz file of arrays. Received: {path!r}, which holds none.")
     return arrays if len(arrays) > 1 else next(iter(arrays.values()))
 
 

@@ -121,7 +121,7 @@ class RecipesTest(unittest.TestCase):
                 self.assertEqual((lazy.epochs, lazy.first_frozen_epoch), epochs)
 
     def test_each_setting_trains_two_steps_on_random_images(self):
-        # All of one depth; those of Fashion-MNIST are what `MethodsTest` trains, but for a memory.
+        # All of one depth. But for memory, Fashion-MNIST has what CIFAR-10 has.
         of_any_depth = {
             dataclasses.replace(settings(n), model="resnet8"): n
             for n in names()

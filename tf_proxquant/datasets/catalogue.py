@@ -27,11 +27,9 @@ def load_prepared(name, data_dir=None, download=False, *, image_size=None, resiz
     root = prepared.root_of(data_dir)
     versions = sorted((root / name).rglob("dataset_info.json"))
     if not versions and not download:
-        what = (
-            "This file is none of images"
-            if pathlib.Path(name).is_file()
-            else ("There is no file or folder of that name")
-        )
+        what = "There is no file or folder of that name"
+        if pathlib.Path(name).is_file():
+            what = "This file is none of images"
         raise ValueError(
             f"Unknown data set. Received: dataset={name!r}, data_dir={data_dir!r}. {what}, and in "
             f"'{root}' tensorflow-datasets has prepared none of that name. "

@@ -223,13 +223,11 @@ class QuantizingOptimizer(FreezingOptimizer):
         """Returns v, a dict from bundles, after what others did to the weights since: `w`."""
         samples = ops.copy(self._samples)
         turned, factors = watching.compare(self._sampled(self._by_key(w), samples), samples)
-        rows = {self._var_key(v): i for i, (v, _) in enumerate(self.quantized_variables)}
+        rows = {self._var_key(x): row for row, (x, _) in enumerate(self.quantized_variables)}
         followed = {}
         for b in v:
-            is_turned, factor = (
-                b.spread(ops.take(x, [rows[self._var_key(v)] for v in b.variables]))
-                for x in (turned, factors)
-            )
+            own = [rows[self._var_key(x)] for x in b.variables]
+            is_turned, factor = (b.spread(ops.take(each, own)) for each in (turned, factors))
             followed[b] = ops.where(is_turned, w[b], v[b] * ops.cast(factor, v[b].dtype))
         return followed
 

@@ -171,13 +171,8 @@ def predict(
     content = path if isinstance(path, bytes) else pathlib.Path(os.fspath(path)).read_bytes()
     runner = Runner(content, kernels, num_threads)
     named = name_inputs(runner, inputs)
-    try:
+    with refusals.of_inputs("The file does not take these inputs"):
         outputs = run(runner, named, batch_size)
-    except RuntimeError as error:
-        raise ValueError(
-            "The file does not take these inputs; word numbers, for one, must be below the rows of "
-            f"their table. Received: {refusals.first_sentence(error)}"
-        ) from error
     return outputs if len(outputs) > 1 else outputs[runner.output_names[0]]
 
 

@@ -166,13 +166,8 @@ def _find_ranges(content, model, data):
     ]
     ranges = {}
     for batch, _ in runtime.batches(runner, runtime.name_inputs(runner, data), CALIBRATION_BATCH):
-        try:
+        with refusals.of_inputs("The model does not take the representative data"):
             runner(batch)
-        except RuntimeError as error:
-            raise ValueError(
-                "The model does not take the representative data; word numbers, for one, must be "
-                f"below the rows of their table. Received: {refusals.first_sentence(error)}"
-            ) from error
         for index, values in runner.activations(activations):
             low, high = _range(values)
             if not np.isfinite(low + high):

@@ -1,4 +1,4 @@
-"""What LiteRT's converter says when it refuses a model, in a sentence."""
+"""What LiteRT says when it refuses a model or its inputs, in a sentence."""
 
 import contextlib
 import os
@@ -57,6 +57,21 @@ def muted():
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+@contextlib.contextmanager
+def of_inputs(what):
+    """Context in which the interpreter runs: says `what` where it does not take what it is given.
+
+    Raises: ValueError: with `what`, a hint and the first sentence of the interpreter's.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise ValueError(
+            f"{what}; word numbers, for one, must be below the rows of their table. "
+            f"Received: {first_sentence(error)}"
+        ) from error
 
 
 def find_operators(text):

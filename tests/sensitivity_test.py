@@ -9,7 +9,7 @@ import numpy as np
 from keras import layers, ops
 
 import tf_proxquant as pq
-from tf_proxquant.sensitivity import Candidate, Sensitivity
+from tf_proxquant.sensitivity import Candidate, Sensitivity, is_higher_better
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(256, 6)).astype("float32")
@@ -28,6 +28,12 @@ def make_model():
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("sgd", loss=loss, metrics=["accuracy"])
     return model
+
+
+def _wrong(y_true, y_pred):
+    """Of each sample whether the class is wrong."""
+    classes = ops.reshape(ops.cast(y_true, "int32"), (-1,))
+    return ops.cast(ops.not_equal(classes, ops.argmax(y_pred, axis=-1)), "float32")
 
 
 MODEL = make_model()
@@ -119,6 +125,43 @@ class ScanTest(unittest.TestCase):
         found = pq.sensitivity(model, (X, y), binary, metric="mae", profile=None)
         self.assertGreater(found.rows[1].drop, 0.01)
 
+    def test_each_metric_has_its_direction_whatever_the_output_is_called(self):
+        inputs = keras.Input((6,))
+        heads = {name: layers.Dense(3, name=name)(inputs) for name in ("mae", "mae_error")}
+        model = keras.Model(inputs, heads)
+        own = ["accuracy", "mae", "hinge", "squared_hinge", "poisson", "top_k_categorical_accuracy",
+               keras.metrics.FalseNegatives(name="missed"), keras.metrics.Recall(),
+               keras.metrics.R2Score(), keras.metrics.CosineSimilarity()]  # fmt: skip
+        weighted = {name: ["mse"] for name in heads}
+        model.compile(
+            "sgd", "mse", metrics={name: list(own) for name in heads}, weighted_metrics=weighted
+        )
+        y = keras.ops.one_hot(np.arange(len(X)) % 3, 3)
+        results = model.evaluate(X, dict.fromkeys(heads, y), verbose=0, return_dict=True)
+        up = {"accuracy", "top_k_categorical_accuracy", "r2_score", "cosine_similarity", "recall"}
+        for name in results:
+            own = name.removeprefix("mae_error_").removeprefix("mae_")
+            self.assertEqual(is_higher_better(model, name), own in up, name)
+        self.assertGreater(len(results), 20)
+
+    def test_the_direction_can_be_given_and_is_shown(self):
+        model = keras.models.clone_model(MODEL)
+        model.set_weights(self.before)
+        model.compile(
+            "sgd", MODEL.loss, metrics=[keras.metrics.MeanMetricWrapper(_wrong, "badness")]
+        )
+        binary = {"binary": pq.Binary("mean", axis=-1)}
+        drops = {}
+        for given in (None, True, False):
+            found = pq.sensitivity(
+                model, (X, Y), binary, metric="badness", profile=None, higher_is_better=given
+            )
+            drops[given] = found.rows[3].drop
+            self.assertIn("lower" if given is False else "higher", str(found).splitlines()[0])
+        self.assertGreater(drops[False], 0.02)
+        self.assertEqual(drops[True], -drops[False])
+        self.assertEqual(drops[None], drops[True])
+
     def test_a_path_at_the_end_of_another_has_a_choice_of_its_own(self):
         inputs = keras.Input((6,))
         block = keras.Sequential([keras.Input((6,)), layers.Dense(6, name="dense")], name="block")
@@ -154,6 +197,13 @@ class ScanTest(unittest.TestCase):
             "'1': 3": lambda: pq.sensitivity(MODEL, (X, Y), {"1": 3}),
             "Received: a dict": lambda: pq.sensitivity(MODEL, (X, Y), one, select={"a": None}),
             "Nothing to quantize": lambda: pq.sensitivity(MODEL, (X, Y), one, select="nowhere"),
+            "profile=.static., which needs": lambda: pq.sensitivity(
+                MODEL, (X, Y), one, profile="static"
+            ),
+            "profile='tiny'": lambda: pq.sensitivity(MODEL, (X, Y), one, profile="tiny"),
+            "generator, which can be read once": lambda: pq.sensitivity(
+                MODEL, ((X, Y) for _ in range(2)), one
+            ),
             "max_bytes=1.": lambda: pq.sensitivity(MODEL, (X, Y), one, profile=None).suggest(1),
         }
         for pattern, call in cases.items():
@@ -188,3 +238,8 @@ class SuggestionTest(unittest.TestCase):
         table = str(self.found)
         self.assertIn("accuracy in full precision 0.9000", table)
         self.assertIn("0.3000", table)
+
+    def test_the_table_has_no_minus_before_what_is_rounded_to_zero(self):
+        rows = [Candidate("a", "full precision", None, 400, 0.9, 0.0)]
+        rows.append(Candidate("a", "1", self.one, 13, 0.9, -1e-9))
+        self.assertNotIn("-0.0000", str(Sensitivity("accuracy", rows)))

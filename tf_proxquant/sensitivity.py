@@ -4,8 +4,8 @@ import contextlib
 import functools
 import math
 import re
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, get_args
 
 import keras
 from keras import ops
@@ -16,11 +16,13 @@ from tf_proxquant.typing import Profile, Select
 
 _FULL_PRECISION = "full precision"
 
-# A metric with one of these in its name is better when it is lower.
-_LOWER_IS_BETTER = (
-    "loss", "error", "perplexity", "entropy", "divergence", "logcosh", "log_cosh",
-    "mae", "mape", "mse", "msle", "rmse",
-)  # fmt: skip
+# A metric of which Keras knows no direction is better when it is lower if one of these is among
+# the words of its name, such as "error" of "top_5_error".
+_LOWER_IS_BETTER = {
+    "loss", "error", "perplexity", "entropy", "crossentropy", "divergence", "logcosh", "cosh",
+    "hinge", "poisson", "false", "distance", "mae", "mape", "mse", "msle", "rmse", "nll", "wer",
+    "cer", "bpc",
+}  # fmt: skip
 
 
 class Candidate(NamedTuple):
@@ -50,6 +52,8 @@ class Sensitivity:
     Attributes:
       metric: name of the metric.
       rows: list of `Candidate`, by tensor and then as the candidates were given.
+      profile: of the export that a budget is for; None for that of the codes alone.
+      higher_is_better: whether the metric is better when it is higher; None where nobody said.
     """
 
     def __init__(
@@ -58,8 +62,10 @@ class Sensitivity:
         rows: list[Candidate],
         measure: Callable[[dict], int] | None = None,
         profile: str | None = None,
+        higher_is_better: bool | None = None,
     ):
         self.metric, self.rows, self.profile, self._measure = metric, rows, profile, measure
+        self.higher_is_better = higher_is_better
 
     def suggest(self, max_bytes: float) -> dict:
         """Chooses a precision for each tensor so that the exported file fits into a budget.
@@ -134,14 +140,17 @@ class Sensitivity:
         width = max(len(path) for path in paths)
         columns = [max(8, len(name)) for name in names]
         full = next(row.value for row in self.rows if row.quantizer is None)
+        better = {True: " (higher is better)", False: " (lower is better)", None: ""}
         lines = [
-            f"{self.metric} in full precision {full:.4f}; what it loses with one tensor snapped:"
+            f"{self.metric} in full precision {full:.4f}{better[self.higher_is_better]}; what it "
+            "loses with one tensor snapped:"
         ]
         header = "  ".join(f"{name:>{size}}" for name, size in zip(names, columns, strict=True))
         lines.append(f"{'':<{width}}  {header}")
         for path in paths:
             cells = (
-                f"{drops[path, name]:>{size}.4f}" for name, size in zip(names, columns, strict=True)
+                f"{_shown(drops[path, name]):>{size}}"
+                for name, size in zip(names, columns, strict=True)
             )
             lines.append(f"{path:<{width}}  {'  '.join(cells)}")
         return "\n".join(lines)
@@ -157,6 +166,7 @@ def sensitivity(
     max_bytes: float | None = None,
     profile: Profile | None = "small",
     batch_size: int | None = None,
+    higher_is_better: bool | None = None,
 ) -> Sensitivity:
     """Evaluates a trained model with one tensor snapped at a time.
 
@@ -165,26 +175,29 @@ def sensitivity(
 
     Args:
       model: a built and compiled `keras.Model`, trained in full precision.
-      data: what `model.evaluate` takes as its first argument, or a tuple (x, y) or
-        (x, y, sample_weight). Part of the training data or held-out data, not the test set, if
-        the result is to choose a precision.
+      data: what `model.evaluate` takes as its first argument and can read many times, or a tuple
+        (x, y) or (x, y, sample_weight). Part of the training data or held-out data, not the test
+        set, if the result is to choose a precision.
       candidates: dict from a name to a quantizer. None = binary, ternary, 2 and 4 bits, all per
         output channel, and 8 bits.
       select: which variables, as of `ProxQuant` but not a dict. None = every kernel and table.
       metric: name of a metric of `evaluate`; None = "accuracy" where there is one, else "loss".
-        Lower is better if the name holds "loss", "error", "perplexity", "entropy", "divergence",
-        "logcosh", "mae", "mape", "mse", "msle" or "rmse", else higher.
       max_bytes: number; also prints the table and `suggest(max_bytes)`. None prints nothing.
       profile: of the export whose file must fit into `max_bytes`; not "static", which needs data.
         Each try converts the model, some seconds. None counts the codes alone, which needs no
         TensorFlow.
       batch_size: int, for arrays; None takes Keras' default.
+      higher_is_better: whether the metric is better when it is higher. None: as Keras knows of its
+        own metrics; of others lower is better if a word of the name is "loss", "error",
+        "perplexity", "mae" or alike, else higher. The table says which.
 
     Returns: `Sensitivity`.
-    Raises: ValueError: for a model that is not built or compiled, an unknown metric, candidates
-      that are no quantizers, and as `selection.resolve`.
+    Raises: ValueError: for a model that is not built or compiled, data that can be read only once,
+      an unknown metric or profile, candidates that are no quantizers, and as `selection.resolve`.
     """
     _check_model(model)
+    _check_data(data)
+    _check_profile(profile)
     candidates = default_candidates() if candidates is None else candidates
     _check_candidates(candidates, select)
     arguments = (
@@ -203,9 +216,12 @@ def sensitivity(
             f"The model has no such metric. Received: metric={metric!r}. Expected one of "
             f"{sorted(results)}."
         )
-    rows = _scan(model, candidates, select, metric, float(results[metric]), evaluate)
+    if higher_is_better is None:
+        higher_is_better = is_higher_better(model, metric)
+    sign = -1 if higher_is_better else 1
+    rows = _scan(model, candidates, select, metric, float(results[metric]), evaluate, sign)
     measure = functools.partial(_file_bytes, model, profile) if profile else None
-    found = Sensitivity(metric, rows, measure, profile)
+    found = Sensitivity(metric, rows, measure, profile, higher_is_better)
     if max_bytes is not None:
         print(found)
         print(f"select= for {max_bytes:,} bytes:")
@@ -214,9 +230,27 @@ def sensitivity(
     return found
 
 
-def _scan(model, candidates, select, metric, full, evaluate):
-    """The `Candidate` rows of all selected tensors."""
-    sign = 1 if any(word in metric for word in _LOWER_IS_BETTER) else -1
+def is_higher_better(model, name):
+    """Whether a figure of `evaluate` is better when it is higher.
+
+    Its name is that of a metric behind that of an output, and a number where there are several.
+    """
+    outputs = getattr(model, "output_names", None) or ()
+    prefixes = [f"{output}_" for output in outputs] if len(outputs) > 1 else []
+    prefix = max((p for p in prefixes if name.startswith(p)), key=len, default="")
+    own = name.removeprefix(prefix)
+    for metric in (m for each in model.metrics for m in getattr(each, "metrics", [each])):
+        if own != "loss" and re.fullmatch(rf"(weighted_)?{re.escape(metric.name)}(_\d+)?", own):
+            direction = getattr(metric, "_direction", None)  # which Keras' callbacks go by, too
+            if direction is not None:
+                return direction == "up"
+            if isinstance(metric, keras.metrics.FalseNegatives | keras.metrics.FalsePositives):
+                return False
+    return not _LOWER_IS_BETTER.intersection(re.split(r"[\W_]+", own.lower()))
+
+
+def _scan(model, candidates, select, metric, full, evaluate, sign):
+    """The `Candidate` rows of all selected tensors; `sign` is that of a metric for the worse."""
     resolved = {
         name: selection.resolve(select, quantizer, model.trainable_variables)
         for name, quantizer in candidates.items()
@@ -287,6 +321,11 @@ def _file_bytes(model, profile, select):
         return litert.preview(model, profile).bytes
 
 
+def _shown(drop):
+    """A drop as text, without the minus of what is rounded to zero."""
+    return f"{round(drop, 4) + 0.0:.4f}"
+
+
 def _cost(row):
     return max(0.0, row.drop), row.bytes
 
@@ -301,6 +340,24 @@ def _check_model(model):
         raise ValueError(
             "`sensitivity` needs a model that is built and compiled with its metrics. "
             f"Received: {model!r}. Call `model.compile(loss=..., metrics=[...])` first."
+        )
+
+
+def _check_data(data):
+    if isinstance(data, Iterator):
+        raise ValueError(
+            "`sensitivity` reads its data once for each tensor and candidate. Received: "
+            f"{type(data).__name__}, which can be read once. Pass arrays, a tf.data.Dataset or a "
+            "keras.utils.PyDataset."
+        )
+
+
+def _check_profile(profile):
+    profiles = [each for each in get_args(Profile) if each != "static"]
+    if profile not in (None, *profiles):
+        why = ", which needs representative data" if profile == "static" else ""
+        raise ValueError(
+            f"`profile` must be one of {profiles}, or None. Received: profile={profile!r}{why}."
         )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from keras import layers
 
 import tf_proxquant as pq
-from tf_proxquant.litert import metadata, metadata_schema
+from tf_proxquant.litert import encoding, metadata, metadata_schema
 
 LABELS = ["kitten", "dog", "red panda", "猫"]
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
@@ -193,6 +193,56 @@ class ExportTest(unittest.TestCase):
         report = pq.export(model, self.folder / "text.tflite", vocabulary=words)
         self.assertEqual(report.inputs[0].vocabulary, tuple(words))
         self.assertEqual((self.folder / "vocabulary.txt").read_text().split(), words)
+
+    def test_a_labelled_file_keeps_what_it_says_when_it_is_exported_again(self):
+        folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+        target, source = folder / "again.tflite", folder / "labelled.tflite"
+        # The float file, as another program would have labelled it.
+        plain = encoding.encode(self.model, "fast").float_content
+        content = metadata.attach(plain, labels=LABELS, name="pets", normalization=(127, 128))
+        source.write_bytes(content)
+        for profile in ("fast", "small", "static"):
+            data = {"representative_data": PIXELS.astype("float32")} if profile == "static" else {}
+            with self.subTest(profile):
+                report = pq.export(source, target, profile, **data)
+                self.assertEqual(metadata.read(target.read_bytes()), metadata.read(content))
+                self.assertEqual(report.outputs[0].labels, tuple(LABELS))
+                self.assertEqual(report.bytes, target.stat().st_size)
+        others = [name[::-1] for name in LABELS]
+        pq.export(source, target, labels=others)
+        again = metadata.read(target.read_bytes())
+        self.assertEqual(again["outputs"][0]["labels"], others)
+        self.assertEqual(again["name"], "pets")
+        self.assertEqual(again["inputs"][0]["normalization"], ([127.0], [128.0]))
+        pq.export(source, target, value_range=(0, 1))
+        again = metadata.read(target.read_bytes())
+        self.assertEqual(again["inputs"][0]["range"], (0, 1))
+        self.assertEqual(again["inputs"][0]["normalization"], ([0.0], [255.0]))
+        self.assertEqual(again["outputs"][0]["labels"], LABELS)
+        pq.export(source, target, strip_names=True)
+        self.assertEqual(metadata.read(target.read_bytes()), {})
+        self.assertNotIn(b"red panda", target.read_bytes())
+
+    def test_a_file_with_damaged_labels_is_exported_without_them_or_not_at_all(self):
+        content = (self.folder / "fast.tflite").read_bytes()
+        source, target = self.folder / "damaged.tflite", self.folder / "again.tflite"
+        at = content.rindex(b"red panda")
+        source.write_bytes(content[:at] + b"RED" + content[at + 3 :])
+        with self.assertRaisesRegex(ValueError, "metadata.*damaged.*strip_names=True"):
+            pq.export(source, target)
+        pq.export(source, target, strip_names=True)
+
+    def test_more_words_than_rows_are_refused_and_fewer_are_not(self):
+        path = self.folder / "words.tflite"
+        for dtype, options in (("int32", {}), ("int64", {"mask_zero": True})):
+            inputs = keras.Input((5,), dtype=dtype)
+            table = layers.Embedding(3, 4, **options)(inputs)
+            model = keras.Model(inputs, layers.Dense(3)(table))
+            with self.assertRaisesRegex(ValueError, "4 words for a table of 3 rows"):
+                pq.export(model, path, vocabulary=list("abcd"))
+            self.assertFalse(path.exists())
+            report = pq.litert.preview(model, vocabulary=["a", "b"])
+            self.assertEqual(report.inputs[0].vocabulary, ("a", "b"))
 
     def test_labels_that_do_not_fit_leave_everything_as_it_was(self):
         before = {path.name: path.read_bytes() for path in self.folder.iterdir()}

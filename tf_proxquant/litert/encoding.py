@@ -86,14 +86,16 @@ def encode(
         integer.check_data(representative_data)
     signature = {"batch_size": batch_size, "input_signature": input_signature}
     float_content, remarks = _to_float(source, **signature)
+    said = {"labels": labels, "vocabulary": vocabulary, "value_range": value_range}
+    metadata.check(float_content, **said)
     base, moved_back = restore_grids(float_content, max_ulps)
     if settings.is_integer:
         request = dataclasses.replace(request, float_model=flatbuffer.Model(base))
         pixels = metadata.check_range(value_range)
         whole = io != edges.FLOAT
-        base, said = integer.to_integer(base, representative_data, pixels, whole)
+        base, more_remarks = integer.to_integer(base, representative_data, pixels, whole)
         base = edges.set_type(base, io)
-        remarks += said
+        remarks += more_remarks
     names = settings.names if strip_names is None else not strip_names
     content, plan, found = _write_plan(base, settings, request, names)
     checked = content
@@ -101,9 +103,7 @@ def encode(
         weight_names = {change.weight.name for change in plan.changes}
         content = write.tables.apply(content, weight_names, names)
     in_tables = () if content is checked else (TABLES_NOTE,)
-    said = {"labels": labels, "vocabulary": vocabulary, "value_range": value_range}
-    if any(value is not None for value in said.values()):
-        content = metadata.attach(content, **said)
+    content = _with_metadata(content, said, None if strip_names else source)
     inputs, outputs, _ = interface.describe(flatbuffer.Model(content), content)
     report = ExportReport(
         path="",
@@ -124,6 +124,19 @@ def encode(
         content, checked, float_content, model, found, settings, report, input_signature,
         WAY_OUT.get("integers" if io != edges.FLOAT else profile, ""),
     )  # fmt: skip
+
+
+def _with_metadata(content, said, source):
+    """The file with what it shall say of itself, and with what a .tflite source said."""
+    said = {name: value for name, value in said.items() if value is not None}
+    if not isinstance(source, bytes):
+        return metadata.attach(content, **said) if said else content
+    if not said:
+        return metadata.carry(content, source)
+    before = metadata.said_by(source)
+    if "value_range" in said:
+        before.pop("normalization", None)
+    return metadata.attach(content, **{**before, **said})
 
 
 def _to_float(source, **signature):

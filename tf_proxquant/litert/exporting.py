@@ -68,8 +68,9 @@ def export(
         the representative data where there are any, else random ones that the model can take.
       batch_size: fixes the batch dimension of a Keras model; None leaves it dynamic.
       input_signature: of a Keras model, as for `keras.Model.export`.
-      strip_names: drop the names of all tensors but weights, inputs and outputs, and the metadata;
-        by default only in "small".
+      strip_names: drop the names of all tensors but weights, inputs and outputs, and the
+        converter's notes; by default only in "small". True also leaves out the metadata and labels
+        of a .tflite source, which are kept otherwise.
       max_slowdown: latency allowed over that of the float file, at batch 1 on one thread with
         XNNPACK, checked by timing, so that the file depends on the machine. By default nothing is
         timed: "balanced" plans for an estimated 1.25, "small" takes forms that are decoded at every
@@ -94,8 +95,8 @@ def export(
         (docs/export.md), 2 takes half the memory at about the time of 8.
       labels: list of str, the name of each value of the output, in order: written into the
         file's metadata, for MediaPipe and others, and to labels.txt beside it.
-      vocabulary: list of str, the word of each number that the input takes: written into the
-        file's metadata and to vocabulary.txt beside it.
+      vocabulary: list of str, the word of each number that the input takes, at most as many as
+        its table has rows: written into the file's metadata and to vocabulary.txt beside it.
       value_range: (lowest, highest) value of the images that the model takes, for the metadata;
         with `labels` alone 0 and 255.
 

@@ -22,10 +22,49 @@ PIXELS = (0, 255)
 _COLORS = {3: 1, 1: 2}  # of ColorSpaceType, by the number of channels
 _COLOR_NAMES = {1: "RGB", 2: "grey"}
 _MAX_LISTED_BYTES = 2**26
+# Operators between an input of word numbers and the lookup; Keras counts negative ones from behind.
+_PASSING = {"ADD", "CAST", "EXPAND_DIMS", "RESHAPE", "SELECT", "SELECT_V2", "SQUEEZE", "TRANSPOSE"}
 _DAMAGED = (
     struct.error, IndexError, TypeError, ValueError, OverflowError, MemoryError, RecursionError,
     zipfile.BadZipFile, NotImplementedError, EOFError,
 )  # fmt: skip
+
+
+def check(content, *, labels=None, vocabulary=None, value_range=None):
+    """Checks what a file shall say of itself before it is made.
+
+    Args:
+      content: bytes of the float file.
+      labels, vocabulary, value_range: as for `attach`.
+
+    Raises: ValueError: as `attach`, and for more words than a table that the file looks them up in
+      has rows.
+    """
+    model = flatbuffer.Model(content)
+    graph = model.subgraphs[0]
+    check_range(value_range)
+    if labels is not None:
+        _labelled(graph, len(_checked_names(LABELS, labels)))
+    if vocabulary is not None:
+        count = len(_checked_names(VOCABULARY, vocabulary))
+        rows = _rows(model, graph, int(graph.inputs[_reading_words(graph)]))
+        if rows is not None and count > rows:
+            raise ValueError(
+                f"`vocabulary` must have a word for each row of its table, or fewer. Received: "
+                f"{count:,} words for a table of {rows:,} rows."
+            )
+
+
+def _rows(model, graph, index):
+    """Rows of the smallest table that the numbers of an input are looked up in, or None."""
+    reached, found = {index}, []
+    for operator in graph.operators:
+        name, inputs = model.operator_name(operator), [int(i) for i in operator.inputs]
+        if name in _PASSING and reached.intersection(inputs):
+            reached.add(int(operator.outputs[0]))
+        elif name == "GATHER" and inputs[1] in reached and operator.builtinOptions.axis == 0:
+            found.append(int(flatbuffer.tensor_shape(graph.tensors[inputs[0]])[0]))
+    return min(found, default=None)
 
 
 def attach(
@@ -77,6 +116,40 @@ def attach(
     return _append(model.to_bytes(), listed)
 
 
+def carry(content, source):
+    """Writes the metadata of one file, and the files that belong to them, into another.
+
+    Args:
+      content: bytes of a .tflite file of the same inputs and outputs.
+      source: bytes of the file that has them, or has none.
+
+    Returns: bytes of the file.
+    Raises: ValueError: if what is behind the model in `source` is damaged.
+    """
+    try:
+        packed, listed = _entry(source), _behind(source)
+    except _DAMAGED as error:
+        raise _damaged(error) from error
+    if packed is None and not listed:
+        return content
+    model = flatbuffer.Model(content)
+    if packed is not None:
+        _set_entry(model, np.frombuffer(packed, np.uint8))
+    return _append(model.to_bytes(), listed)
+
+
+def said_by(source):
+    """What `attach` would have to be given to write the metadata of a file, as far as it can."""
+    found = read(source)
+    said = {key: found[key] for key in ("name", "description") if key in found}
+    names = {"labels": "labels", "vocabulary": "vocabulary", "range": "value_range"}
+    for entry in [*found.get("inputs", ()), *found.get("outputs", ())]:
+        for key in (*names, "normalization"):
+            if key in entry:
+                said.setdefault(names.get(key, key), entry[key])
+    return said
+
+
 def read(content):
     """Reads the metadata of a file, from anywhere.
 
@@ -95,10 +168,10 @@ def read(content):
             return {}
         root = metadata_schema.decode(packed)
         graph = next(iter(root.get("graphs", [])), {})
-        listed = _listed(content)
+        listed = _behind(content)
         sides = {s: [_readable(e, listed) for e in graph.get(s, [])] for s in _SIDES}
     except _DAMAGED as error:
-        raise ValueError(f"The metadata of the file are damaged: {error}") from error
+        raise _damaged(error) from error
     return {**{key: root[key] for key in ("name", "description") if key in root}, **sides}
 
 
@@ -174,6 +247,10 @@ def to_lines(what, names):
 
     Raises: ValueError: for an empty name, or one of several lines.
     """
+    return "".join(f"{name}\n" for name in _checked_names(what, names)).encode()
+
+
+def _checked_names(what, names):
     if isinstance(names, (str, bytes)):
         raise ValueError(
             f"`{what.removesuffix('.txt')}` must be a list of names. Received: {names!r}"
@@ -185,7 +262,7 @@ def to_lines(what, names):
                 f"Each name of `{what.removesuffix('.txt')}` must be one line of text. "
                 f"Received: {name!r}"
             )
-    return "".join(f"{name}\n" for name in names).encode()
+    return names
 
 
 def _labelled(graph, count):
@@ -238,13 +315,19 @@ def _entry(content):
     return None
 
 
-def _listed(content):
-    """Lines of the files in the archive behind the model, by name."""
+def _behind(content):
+    """Bytes of the files in the archive behind the model, by name."""
     if not zipfile.is_zipfile(io.BytesIO(content)):
         return {}
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         entries = [e for e in archive.infolist() if e.file_size <= _MAX_LISTED_BYTES]
-        return {e.filename: archive.read(e).decode("utf-8").splitlines() for e in entries}
+        return {e.filename: archive.read(e) for e in entries}
+
+
+def _damaged(error):
+    return ValueError(
+        f"The metadata of the file are damaged: {error}. strip_names=True exports without them."
+    )
 
 
 def _readable(entry, listed):
@@ -260,5 +343,5 @@ def _readable(entry, listed):
     types = {type_: name.removesuffix(".txt") for name, type_ in _FILE_TYPES.items()}
     for file in entry.get("files", []):
         if file["type"] in types and file.get("name") in listed:
-            said[types[file["type"]]] = listed[file["name"]]
+            said[types[file["type"]]] = listed[file["name"]].decode("utf-8").splitlines()
     return said

@@ -2,8 +2,9 @@
 
 Keras normalizes a batch by its moments, in some ten passes over the activations; TensorFlow has one
 operator for it, which is half the time of a ResNet-20 on a CPU. Where the processor multiplies
-bfloat16 (AMX), a training step takes .42 of that of plain Keras in float32; where it does not,
-bfloat16 takes seven times as long, so `fast_dtype` looks. TensorFlow uses the oneDNN library by
+bfloat16, a training step takes .42 of that of plain Keras in float32 with AMX, and .65 of that of
+the same network in float32 with AVX-512 BF16 and oneDNN; where it does not, bfloat16 takes seven
+times as long, so `fast_dtype` looks. TensorFlow uses the oneDNN library by
 itself only on some processors of Intel; on an EPYC, TF_ENABLE_ONEDNN_OPTS=1 takes .69 of the time
 of plain Keras, and .45 with the fused normalization; but see docs/performance.md on a single core.
 """
@@ -18,7 +19,7 @@ def fast_dtype() -> str:
     """Returns the policy in which this processor trains fastest."""
     path = pathlib.Path("/proc/cpuinfo")
     flags = path.read_text().split() if path.exists() else []
-    return "mixed_bfloat16" if "amx_bf16" in flags else "float32"
+    return "mixed_bfloat16" if {"amx_bf16", "avx512_bf16"}.intersection(flags) else "float32"
 
 
 @keras.saving.register_keras_serializable("benchmarks")

@@ -197,6 +197,8 @@ class ExportTest(unittest.TestCase):
             (self.folder / "no.txt", self.path, {}, "must end in .keras"),
             (3, self.path, {}, "Received: 3"),
             (model, self.path, {"dense_bits": 3}, "dense_bits must be"),
+            (model, self.path, {"max_ulps": -1}, "max_ulps` must be .* at least 0"),
+            (model, self.path, {"max_ulps": 2.7}, "max_ulps` must be an integer"),
             (model, self.path, {"max_slowdown": 2}, 'goes with the profiles "small"'),
             (model, self.path, {"batch_size": 0}, "batch_size must be"),
             (model, self.path, {"profile": "small", "max_slowdown": 0.5}, "max_slowdown must be"),
@@ -208,6 +210,35 @@ class ExportTest(unittest.TestCase):
                 litert.export(source, path, **options)
         self.assertEqual(os.listdir(self.folder), ["model.tflite"])
         self.assertEqual(self.path.read_bytes(), b"old")
+
+    def test_weights_that_a_source_stores_in_low_bits_are_told_and_stay(self):
+        source = self.folder / "source.tflite"
+        for options in ({"profile": "fast"}, {"profile": "small"}, {"constants": "float16"}):
+            with self.subTest(**options):
+                litert.export(small_cnn(), source, **options)
+                stored = litert.inspect(source).rows
+                with self.assertWarnsRegex(UserWarning, "not float32 in the source"):
+                    report = litert.export(source, self.path)
+                left = [row for row in stored if row.form != "float32"]
+                self.assertEqual(
+                    [(row.form, row.bytes_after) for row in report.rows if row.reason],
+                    [(row.form, row.bytes_after) for row in left],
+                )
+                before = self.path.read_bytes()
+                with self.assertRaisesRegex(ValueError, "strict=True. Nothing was written"):
+                    litert.export(source, self.path, strict=True)
+                self.assertEqual(self.path.read_bytes(), before)
+
+    def test_a_preview_takes_what_decides_on_the_file_alone(self):
+        model = small_cnn()
+        with self.assertRaisesRegex(ValueError, "leave archive, verify out"):
+            litert.preview(model, archive=True, verify=False)
+        with self.assertRaisesRegex(TypeError, r"preview\(\) .* 'profil'"):
+            litert.preview(model, profil="small")
+        self.assertEqual(
+            litert.preview(model, "small", max_ulps=0).bytes,
+            litert.export(model, self.path, "small", max_ulps=0).bytes,
+        )
 
     def test_every_tensor_has_a_name_of_its_own(self):
         model = small_cnn()

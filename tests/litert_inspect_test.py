@@ -201,6 +201,18 @@ class CommandTest(unittest.TestCase):
         self.run_command(source, self.folder / "model.tflite", *smallest, "--noverify")
         self.assertEqual(planned["bytes"], (self.folder / "model.tflite").stat().st_size)
 
+    def test_labels_come_from_a_file_with_or_without_a_byte_order_mark(self):
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+        model.save(self.folder / "model.keras")
+        arguments = self.folder / "model.keras", self.folder / "m.tflite"
+        for encoding in ("utf-8", "utf-8-sig"):
+            (self.folder / "names.txt").write_text("ja\nnein\n", encoding)
+            status, out, _ = self.run_command(*arguments, f"--labels={self.folder / 'names.txt'}")
+            self.assertEqual((status, "2 labels: ja, nein" in out), (0, True), encoding)
+            (self.folder / "labels.txt").unlink()
+        status, _, err = self.run_command(*arguments, f"--labels={self.folder / 'no.txt'}")
+        self.assertEqual((status, "no.txt'. Expected a text file" in err), (1, True), err)
+
     def test_data_to_calibrate_on_come_from_a_file(self):
         model = mixed_model()
         model.save(self.folder / "model.keras")
@@ -235,6 +247,10 @@ class CommandTest(unittest.TestCase):
             (["a.keras", "--c_array"], "--c_array needs"),
             (["a.keras", "--profile=smal"], "<fast|portable|small"),
             (["a.keras", "--nonsense"], "nonsense"),
+            (["a.keras"], "a.keras is to be exported: give the path"),
+            (["a.tflite", "--profile=small"], "--profile says how to export"),
+            (["a.tflite", "--data=a.npz"], "--representative_data says how to export"),
+            (["a.keras", "a.tflite", "--value_range=a,b"], "value_range=a,b: could not convert"),
         ):
             status, out, err = self.run_command(*arguments)
             self.assertEqual((status, out), (2, ""))
@@ -251,6 +267,7 @@ class CommandTest(unittest.TestCase):
             self.assertEqual(values[parameter.name].value, parameter.default)
         self.assertEqual(status, 0)
         values(["", "--value_range=-1,1", "--max_slowdown=inf", "--nostrip_names"])
+        self.assertEqual(flagging.given(values), ["strip_names", "max_slowdown", "value_range"])
         given = flagging.options(values, {})
         self.assertEqual(given["value_range"], (-1.0, 1.0))
         self.assertEqual((given["max_slowdown"], given["strip_names"]), (math.inf, False))

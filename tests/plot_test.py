@@ -52,6 +52,11 @@ class WeightsTest(unittest.TestCase):
         figure = pq.plot.weights(make_model(), max_panels=1)
         self.assertEqual((len(figure.axes), len(figure.axes[0].lines)), (1, 0))
 
+    def test_at_least_one_panel_is_drawn(self):
+        for count in (0, -1, 1.5):
+            with self.assertRaisesRegex(ValueError, "max_panels` must be an integer of at least 1"):
+                pq.plot.weights(make_model(), max_panels=count)
+
     def test_a_notebook_shows_the_figure_and_pyplot_keeps_none_open(self):
         figure = pq.plot.weights(make_model())
         self.assertEqual(figure._repr_png_()[:4], b"\x89PNG")
@@ -174,7 +179,7 @@ class HistoryTest(unittest.TestCase):
         self.assertEqual(title, "accuracy: full precision 0.7, quantized 0.8")
 
     def test_nothing_to_draw_is_an_error(self):
-        for run in (self.folder, {}, {"loss": []}, keras.callbacks.History(), [1.0]):
+        for run in (self.folder, {}, {"loss": []}, keras.callbacks.History(), [1.0], {"a": 3}):
             with self.assertRaisesRegex(ValueError, "Pass"):
                 pq.plot.history(run)
 

@@ -73,6 +73,17 @@ def _check(values, paths):
         raise flags.Error("--plan writes nothing: leave the second path out.")
     if values.c_array and len(paths) == 1:
         raise flags.Error("--c_array needs the path of the file to write.")
+    if values.plan or len(paths) == 2:
+        return
+    given = flagging.given(values)
+    if given:
+        raise flags.Error(
+            f"--{given[0]} says how to export: give the path of the file to write too, or --plan."
+        )
+    if pathlib.Path(paths[0]).suffix in (".keras", ".h5"):
+        raise flags.Error(
+            f"{paths[0]} is to be exported: give the path of the file to write too, or --plan."
+        )
 
 
 def _run(values, model, path=None):
@@ -90,7 +101,12 @@ def _run(values, model, path=None):
 
 
 def _lines(path):
-    return pathlib.Path(path).read_text("utf-8").splitlines()
+    """The lines of a text file, also of one that begins with a byte order mark."""
+    if not pathlib.Path(path).is_file():
+        raise ValueError(
+            f"There is no file at {path!r}. Expected a text file, a name in each line."
+        )
+    return pathlib.Path(path).read_text("utf-8-sig").splitlines()
 
 
 def _arrays(path):

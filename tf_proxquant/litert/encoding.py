@@ -5,12 +5,13 @@ import zlib
 
 import keras
 
-from tf_proxquant.litert import interface, metadata, write
+from tf_proxquant.checks import check_integer
+from tf_proxquant.litert import inspecting, interface, metadata, write
 from tf_proxquant.litert import plan as plans
 from tf_proxquant.litert.check import timing
 from tf_proxquant.litert.read import convert, flatbuffer, integer
 from tf_proxquant.litert.read.weights import restore_grids
-from tf_proxquant.litert.report import ExportReport, TensorRow
+from tf_proxquant.litert.report import ALREADY, ExportReport, TensorRow
 from tf_proxquant.litert.write import edges
 
 MOVED_BACK = "moved back onto its grid by an ulp or two"
@@ -81,6 +82,7 @@ def encode(
     """Reads, plans and encodes; see `export` for the arguments. Returns: `Encoded`."""
     settings = plans.get(profile, constants)
     request = plans.Request(profile, max_slowdown, dense_bits, io, weights)
+    max_ulps = check_integer("max_ulps", max_ulps, 0)
     source = convert.load(model_or_path)
     if settings.is_integer:
         integer.check_data(representative_data)
@@ -111,9 +113,12 @@ def encode(
         bytes=len(content),
         float_bytes=len(float_content),
         gzip_bytes=len(zlib.compress(content, 6)),
-        rows=tuple(
-            TensorRow.of_change(change, MOVED_BACK if change.weight.key in moved_back else "")
-            for change in plan.changes
+        rows=(
+            *(
+                TensorRow.of_change(change, MOVED_BACK if change.weight.key in moved_back else "")
+                for change in plan.changes
+            ),
+            *_stored_already(source),
         ),
         notes=(*remarks, *plan.notes, *in_tables),
         inputs=inputs,
@@ -124,6 +129,14 @@ def encode(
         content, checked, float_content, model, found, settings, report, input_signature,
         WAY_OUT.get("integers" if io != edges.FLOAT else profile, ""),
     )  # fmt: skip
+
+
+def _stored_already(source):
+    """Rows of the weights that a .tflite source does not hold as float32: they stay as they are."""
+    if not isinstance(source, bytes):
+        return []
+    rows = inspecting.rows_of(flatbuffer.Model(source), len(source))
+    return [dataclasses.replace(row, reason=ALREADY) for row in rows if row.form != "float32"]
 
 
 def _with_metadata(content, said, source):

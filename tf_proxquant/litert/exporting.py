@@ -1,6 +1,7 @@
 """Keras model in, verified low-bit .tflite file out."""
 
 import dataclasses
+import inspect
 import os
 import pathlib
 from collections.abc import Sequence
@@ -48,7 +49,8 @@ def export(
 
     Args:
       model_or_path: built `keras.Model`, or the path of a .keras, .h5 or float .tflite file. A
-        model is only read.
+        model is only read. Weights of a .tflite that are no float32 stay as they are, with a
+        warning.
       path: of the file to write, ending in .tflite. Replaced at the end, in one step.
       profile: "fast": int8 codes behind DEQUANTIZE, float speed. "portable": int8 codes with one
         scale, the channel's scale behind the operator: float numbers on every reader. "small": the
@@ -145,8 +147,16 @@ def preview(
       **options: those of `export` that decide what is in the file.
 
     Returns: `ExportReport` with the path "".
-    Raises: ValueError: as `export`.
+    Raises: ValueError: as `export`, and for an option of its that only writes, such as `archive`.
     """
+    others = options.keys() - inspect.signature(encoding.encode).parameters
+    if others & inspect.signature(export).parameters.keys():
+        raise ValueError(
+            f"`preview` writes and checks nothing: leave {', '.join(sorted(others))} out. "
+            f"Received: {options}."
+        )
+    if others:
+        raise TypeError(f"preview() got an unexpected keyword argument '{sorted(others)[0]}'")
     return encoding.encode(model_or_path, profile, **options).report
 
 

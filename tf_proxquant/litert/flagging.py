@@ -40,9 +40,12 @@ def options(values, readers):
     for name, kind in FILES.items():
         if given[name] is not None:
             given[name] = readers[kind](given[name])
-    if given["value_range"] is not None:
-        given["value_range"] = tuple(map(float, given["value_range"]))
     return given
+
+
+def given(values):
+    """Names of the options that the command line has."""
+    return [name for name in _parameters() if values[name].present]
 
 
 def _parameters():
@@ -58,11 +61,20 @@ def _flag(name, parameter, text):
     if typing.get_origin(kind) is typing.Literal:
         return flags.EnumFlag(name, default, text, list(typing.get_args(kind)))
     if typing.get_origin(kind) is tuple:
-        return flags.Flag(flags.ListParser(), None, name, default, f"Two numbers a,b: {text}")
+        return flags.Flag(_NumbersParser(), None, name, default, f"Two numbers a,b: {text}")
     if kind is bool:
         return flags.BooleanFlag(name, default, text)
     parser = {str: flags.ArgumentParser, int: flags.IntegerParser, float: flags.FloatParser}[kind]
     return flags.Flag(parser(), None, name, default, text)
+
+
+class _NumbersParser(flags.ArgumentParser):
+    """Parses numbers with commas between them, a tuple of float."""
+
+    syntactic_help = "numbers with commas between them"
+
+    def parse(self, argument):
+        return tuple(map(float, argument.split(",")))
 
 
 def _kind(annotation):

@@ -36,9 +36,8 @@ def inspect(path: PathLike) -> ExportReport:
         raise MissingFileError(f"There is no file at {str(path)!r}.")
     content = path.read_bytes()
     model = untrusted.load(content, str(path))
-    limit = decoding.MAX_EXPANSION * len(content)
     try:
-        rows = [row for graph in model.subgraphs for row in _graph_rows(model, graph, limit)]
+        rows = rows_of(model, len(content))
         inputs, outputs, notes = interface.describe(model, content)
     except (ValueError, IndexError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
@@ -53,6 +52,12 @@ def inspect(path: PathLike) -> ExportReport:
         inputs=inputs,
         outputs=outputs,
     )
+
+
+def rows_of(model, num_bytes):
+    """List of `TensorRow`, one for each weight of a `flatbuffer.Model` of so many bytes."""
+    limit = decoding.MAX_EXPANSION * num_bytes
+    return [row for graph in model.subgraphs for row in _graph_rows(model, graph, limit)]
 
 
 def _graph_rows(model, graph, limit):

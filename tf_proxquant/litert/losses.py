@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from tf_proxquant.litert.plan.plan import NO_FORM, NO_GRID
+from tf_proxquant.litert.report import ALREADY
 from tf_proxquant.litert.summarizing import summary
 from tf_proxquant.quantizers import groups
 
@@ -41,6 +42,14 @@ def tell(report, model, strict):
     if on_the_way:
         _say(f"{on_the_way} Received: profile={report.profile!r}", strict)
         return
+    already = [row for row in report.rows if row.reason == ALREADY]
+    if already:
+        _say(
+            f"{len(already)} of {len(report.rows)} weight tensors are not float32 in the source, "
+            "and stay as they are there. To store them otherwise export the Keras model, or its "
+            f"float .tflite. Received: profile={report.profile!r}",
+            strict,
+        )
     lost = find_lost(report, model)
     if not lost:
         return

@@ -13,6 +13,7 @@ from tf_proxquant.litert.read import levels
 TOO_SMALL = "too small to gain"
 COSTS_TIME = "a product for each channel would cost more time than its bytes are worth"
 KEPT_ON_PURPOSE = (TOO_SMALL, COSTS_TIME)
+ALREADY = "stored so in the source, and left so"
 
 _HEADER = ("tensor", "read by", "shape", "levels", "form", "bits", "bytes", "was", "remark")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import keras
 
 from tf_proxquant import files
+from tf_proxquant.checks import check_integer
 from tf_proxquant.plot import runs
 from tf_proxquant.typing import PathLike
 
@@ -63,10 +64,12 @@ def weights(model: keras.Model, path: PathLike | None = None, max_panels: int = 
       max_panels: int >= 1, at most so many variables are drawn, the first ones.
 
     Returns: `matplotlib.figure.Figure`.
-    Raises: ValueError: if the model is not built, or nothing in it can be quantized.
+    Raises: ValueError: if the model is not built, nothing in it can be quantized, or `max_panels`
+      is no such number.
     """
     from tf_proxquant.plot import drawing
 
+    max_panels = check_integer("max_panels", max_panels, 1)
     figure = drawing.histograms(runs.weights_of(model)[:max_panels])
     if path is not None:
         _save(figure, path)

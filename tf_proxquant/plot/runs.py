@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -61,7 +62,8 @@ def read(run: PathLike | keras.callbacks.History | dict) -> Run:
     else:
         first = next(iter(getattr(run, "epoch", ())), 0)
         logs = getattr(run, "history", run)
-        if not isinstance(logs, dict) or not any(logs.values()):
+        are_lists = isinstance(logs, dict) and all(isinstance(v, Sequence) for v in logs.values())
+        if not are_lists or not any(logs.values()):
             raise ValueError(
                 "There is nothing to draw. Pass what `fit` returned after an epoch or more, or "
                 f"the workdir of a run. Received: run={run!r}."

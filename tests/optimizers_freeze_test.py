@@ -69,6 +69,18 @@ class FreezeTest(unittest.TestCase):
                     model.fit(X, Y, batch_size=16, verbose=0)
                     np.testing.assert_array_equal(before, weights(model)["hidden/kernel"])
 
+    def test_averages_of_weights_on_their_way_to_the_freeze_stay_as_they_are(self):
+        trained = {}
+        for name in ("bare", "pulled"):
+            inner = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.9)
+            optimizer = pq.ProxQuant(inner, pq.Binary(), 0.0, freeze_step=100)
+            model = make_model()
+            model.compile(inner if name == "bare" else optimizer, "mse")
+            for _ in range(2):
+                model.fit(X, Y, batch_size=16, verbose=0, shuffle=False)
+            trained[name] = weights(model)["hidden/kernel"]
+        np.testing.assert_array_equal(trained["pulled"], trained["bare"])
+
     def test_averages_that_a_callback_swaps_in_end_on_the_levels(self):
         inner = keras.optimizers.Adam(0.02, use_ema=True, ema_momentum=0.9)
         optimizer = pq.ProxQuant(

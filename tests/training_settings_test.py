@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import shlex
 import unittest
 
 import numpy as np
@@ -28,7 +29,13 @@ class SettingsTest(unittest.TestCase):
             "decay='5,'": {"decay": "5,"},
             "width=0": {"width": 0},
             "strength=-1": {"strength": -1.0},
-            "bits=9": {"bits": 9},
+            "bits=9": {"quantizer": "uniform", "bits": 9},
+            "multibit' or 'uniform'.*bits=2, quantizer='binary'": {"bits": 2},
+            "multibit' or 'uniform'.*bits=3": {"bits": 3, "quantizer": "ternary", "model": "lstm"},
+            "for method='proxquant'.*method='memory'": {"strength": 1e-4, "method": "memory"},
+            "proxquant'. Received: strength=0.1": {"strength": 0.1, "method": "binaryconnect"},
+            "proxquant'. Received: regularizer='l1'": {"regularizer": "l1", "method": "parq"},
+            "freeze_epoch=2, method='full": {"freeze_epoch": 2, "method": "full_precision"},
             "from 1 to 4 for quantizer='multibit'.*bits=8": {"quantizer": "multibit", "bits": 8},
             "from 2 to 8 for quantizer='uniform'.*bits=1": {"quantizer": "uniform", "bits": 1},
             "one bit is 'binary'.*bits=5": {"model": "lstm", "quantizer": "multibit", "bits": 5},
@@ -142,6 +149,28 @@ class SettingsTest(unittest.TestCase):
                 self.assertIn(expected, result.stderr)
                 self.assertNotIn("Traceback", result.stderr)
                 self.assertEqual(result.stdout, "")
+
+    def test_the_command_that_starts_again_makes_the_same_settings(self):
+        for given in (
+            {},
+            {"model": "lstm", "quantizer": "multibit", "epochs": 3},
+            {"model": "lstm", "tied": True},
+            {"model": "resnet14", "quantizer": "ternary", "per_channel": False},
+            {"model": "MobileNetV2", "edge_bits": 32, "dataset": "a folder"},
+            {"method": "proxquant", "strength": 0.25},
+            {"method": "full_precision", "flip": False},
+        ):
+            with self.subTest(**given):
+                settings = training.Settings(**given, workdir="runs/one")
+                report = {"workdir": "runs/one"}
+                (line,) = (
+                    x for x in training.summary(report, settings).splitlines() if "init" in x
+                )
+                command = shlex.split(line.partition("python ")[2])
+                values = copy.deepcopy(flags.FLAGS)
+                values([part for part in command if not part.startswith("--init_from")])
+                again = train.settings(values)
+                self.assertEqual(again, dataclasses.replace(settings, workdir=None))
 
     def test_the_help_of_the_command_lists_its_flags(self):
         result = start_train("--help")

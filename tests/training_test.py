@@ -190,7 +190,7 @@ class MethodsTest(unittest.TestCase):
                     edge_bits=32,  # both layers have the quantizer then
                     full_precision_epochs=0,
                     epochs=1,
-                    freeze_epoch=1,
+                    freeze_epoch=None if method == "full_precision" else 1,
                     batch_size=512,
                 )
                 report = training.run(settings)

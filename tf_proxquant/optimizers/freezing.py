@@ -202,22 +202,31 @@ class FreezingOptimizer(WrappingOptimizer):
     def finalize_variable_values(self, var_list: list) -> None:
         """Ends training; warns if the freeze moved the weights far.
 
-        Where the inner optimizer averages weights, they go back on the grid, which an average of
-        on-grid weights is not on: frozen weights return to their frozen value, or to the level
-        nearest to it where a callback has swapped averages in already, and others are snapped.
+        Where the inner optimizer averages weights, those that were on the grid go back on it, which
+        an average of on-grid weights is not on: frozen weights return to their frozen value, or to
+        the level nearest to it where a callback has swapped averages in already, and others to the
+        level nearest to their average, as all do without a `freeze_step`. What is on its way to a
+        freeze keeps the average.
         """
         self.warn_of_snap()
         if not self.inner_optimizer.use_ema:
             return
-        before = [ops.copy(variable) for variable in self._selected()]
+        is_frozen = self._is_past_freeze()
+        before = [(ops.copy(variable), self._is_on_grid(variable)) for variable in self._selected()]
         self._finalize_inner()
-        if not self._is_past_freeze():
-            self.snap(warn=False)
-            return
-        for (variable, quantizer), value in zip(self.quantized_variables, before, strict=True):
-            kept = self._kept_levels.get(self._var_key(variable))
-            levels = quantizer.levels(value) if kept is None else kept
-            variable.assign(quantizer.nearest(value, levels))
+        for (variable, quantizer), (value, is_on_grid) in zip(
+            self.quantized_variables, before, strict=True
+        ):
+            if is_frozen:
+                kept = self._kept_levels.get(self._var_key(variable))
+                levels = quantizer.levels(value) if kept is None else kept
+                variable.assign(quantizer.nearest(value, levels))
+            elif is_on_grid or self.freeze_step is None:
+                variable.assign(quantizer(variable))
+
+    def _is_on_grid(self, variable):
+        quantizer = self._quantizers[self._var_key(variable)]
+        return bool(ops.all(ops.equal(quantizer(variable), variable)))
 
     def warn_of_snap(self) -> None:
         """Warns, once, if the snap at the freeze moved the weights far. `fit` ends with it."""

@@ -4,6 +4,8 @@ import dataclasses
 import pathlib
 import shlex
 
+from tf_proxquant.training.settings import Settings
+
 # Settings that a run from the full precision of another one does not take over.
 _RUN_ONLY = (
     "workdir", "resume", "init_from", "weights", "head_epochs", "full_precision_epochs",
@@ -111,7 +113,7 @@ def _flags(settings):
     usual = type(settings)(model=settings.model)
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        is_told = field.name == "model" and value != type(settings).model
+        is_told = field.name == "model" and value != Settings().model
         if field.name in _RUN_ONLY or (value == getattr(usual, field.name) and not is_told):
             continue
         if isinstance(value, bool):

@@ -169,7 +169,7 @@ class ImageSettings(Settings):
     def _fill_defaults(self):
         own, begun = not self.depth, self.weights is not None or self.is_file
         self.fill("quantizer", "uniform" if own else "binary")
-        self.fill("bits", 4 if own else 2)
+        self.fill_bits(4 if own else 2)
         self.fill("edge_bits", 8 if own else None)
         self.fill("full_precision_epochs", 10 if begun else 20)
         self.fill("epochs", 20 if begun else 50)

@@ -15,6 +15,13 @@ REGULARIZERS = ("l1", "l2", "concave")
 QUANTIZERS = ("binary", "ternary", "multibit", "uniform")
 BITS = {"multibit": (1, 4), "uniform": (2, 8)}
 OPTIMIZERS = ("adam", "sgd")
+# Settings that only some methods have.
+_ONLY_FOR = {
+    "memory": ("memory",),
+    "regularizer": ("proxquant",),
+    "strength": ("proxquant",),
+    "freeze_epoch": tuple(method for method in METHODS if method != "full_precision"),
+}
 LANGUAGE_MODEL = "lstm"
 
 # Groups of fields that `train.py --help` leaves to --helpfull.
@@ -105,13 +112,7 @@ class Settings:
         for name in ("full_precision_epochs", "epochs", "batch_size"):
             check_integer(name, getattr(self, name), int(name != "full_precision_epochs"))
         check_integer("seed", self.seed, 0, 2**32 - 1)
-        least, most = BITS.get(self.quantizer, (1, 8))
-        if not least <= check_integer("bits", self.bits, 1) <= most:
-            raise ValueError(
-                f"`bits` must be from {least} to {most} for quantizer={self.quantizer!r}; one bit "
-                "is 'binary', more than 4 are 'uniform'. Received: "
-                f"bits={self.bits}."
-            )
+        self._check_bits()
         check_rate("learning_rate", self.learning_rate)
         if self.memory is not None:
             check_number("memory", self.memory, 0, 1)
@@ -127,18 +128,36 @@ class Settings:
                 f"`init_from` must be an existing .keras file. Received: {self.init_from!r}."
             )
 
+    def _check_bits(self):
+        if self.quantizer not in BITS:
+            if self.bits is not None and (self.quantizer, self.bits) != ("binary", 1):
+                raise ValueError(
+                    f"`bits` is for quantizer='multibit' or 'uniform'. Received: bits={self.bits}, "
+                    f"quantizer={self.quantizer!r}."
+                )
+            return
+        least, most = BITS[self.quantizer]
+        if not least <= check_integer("bits", self.bits, 1) <= most:
+            raise ValueError(
+                f"`bits` must be from {least} to {most} for quantizer={self.quantizer!r}; one bit "
+                "is 'binary', more than 4 are 'uniform'. Received: "
+                f"bits={self.bits}."
+            )
+
     def _fill_method(self):
-        """Gives `method` and `memory` their defaults; raises for a memory of another method."""
+        """Gives `method` and `memory` their defaults; raises for what other methods have."""
         is_published = self.strength is not None or self.regularizer is not None
         few = self.quantizer in ("binary", "ternary") or self.bits in (1, 2)
         self.fill("method", "memory" if few and not is_published else "proxquant")
         if self.method == "memory":
             self.fill("memory", self.default_memory)
-        elif self.memory is not None:
-            raise ValueError(
-                f"`memory` is for method='memory'. Received: memory={self.memory!r}, "
-                f"method={self.method!r}."
-            )
+        for name, methods in _ONLY_FOR.items():
+            value = getattr(self, name)
+            if value is not None and self.method not in methods:
+                raise ValueError(
+                    f"`{name}` is for method={' or '.join(map(repr, methods))}. Received: "
+                    f"{name}={value!r}, method={self.method!r}."
+                )
 
     @property
     def default_memory(self):
@@ -149,6 +168,11 @@ class Settings:
     def first_frozen_epoch(self):
         """`freeze_epoch`, by default after two thirds of the epochs as in the paper's recipes."""
         return 2 * self.epochs // 3 if self.freeze_epoch is None else self.freeze_epoch
+
+    def fill_bits(self, value):
+        """Gives `bits` its value where the quantizer has any number of them."""
+        if self.quantizer in BITS:
+            self.fill("bits", value)
 
     def fill(self, name, value):
         """Gives a setting that was left at None its value."""

@@ -22,7 +22,9 @@ class TextSettings(Settings):
         "*.valid.txt and *.test.txt.",
     )
     quantizer: str = setting("binary", "binary, ternary, multibit or uniform; levels by row.")
-    bits: int = setting(2, "Bits per weight of multibit, 1 to 4, and uniform, 2 to 8.")
+    bits: int | None = setting(
+        None, "Bits per weight of multibit, 1 to 4, and uniform, 2 to 8. Default: 2."
+    )
     optimizer: str = setting("sgd", "adam or sgd, the gradient's norm clipped to 0.25.")
     learning_rate: float = setting(20.0, "Learning rate of both phases.")
     decay: str | None = setting(
@@ -42,6 +44,7 @@ class TextSettings(Settings):
     vocabulary: int = setting(10_000, "Largest number of different words.")
 
     def __post_init__(self):
+        self.fill_bits(2)
         super().__post_init__()
         if self.export_profile not in PROFILES:
             raise ValueError(

@@ -23,7 +23,7 @@ _FREE = (
 # Of the settings, those that belong to one start and not to the run.
 _OF_A_START = ("workdir", "resume", "process_id")
 # Counts up when an unfinished run can no longer go on with newer code.
-_FORMAT = 2
+_FORMAT = 3
 _CHECKPOINT_SECONDS = 30
 _PROGRESS_SECONDS = 20
 

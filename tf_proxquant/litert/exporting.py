@@ -90,7 +90,7 @@ def export(
         "tables", in as many bits as they have levels, 1 for binary ones, for tflite-micro alone,
         which makes int8 of them while the layer runs. The same numbers in all three, but for the
         roundings of biases (docs/export.md).
-      constants: None, or "float16": every weight as float16 in place of integer codes, half the
+      constants: None, or "float16": weights as float16 in place of integer codes, half the
         size, for GPUs that take nothing else. Levels that float16 holds, such as those of a scale
         2^-n, stay exact; others are rounded, by up to 5e-4, and the report says so. With "fast".
       dense_bits: for "dynamic", the fewest bits for the weights of a dense layer: 4 is fastest

@@ -18,6 +18,27 @@ def make_report(name="dense/kernel", **fields):
     return ExportReport("digits.tflite", "fast", 100, 200, 90, (row,), **fields)
 
 
+class LevelsTest(unittest.TestCase):
+    def test_codes_of_short_channels_are_counted_over_all_of_them(self):
+        random = np.random.default_rng(0)
+        scales = random.uniform(0.5, 2, 64).astype("float32")
+        for size, most in ((3, 7), (2, 7), (3, 1)):
+            values = (
+                random.integers(-most, most + 1, (1, size, size, 64)).astype("float32") * scales
+            )
+            with self.subTest(size=size, most=most):
+                stored = row_of(values, "int8")
+                self.assertEqual((stored.num_levels, stored.axis), (2 * most + 1, 3))
+        values = random.normal(size=(1, 3, 3, 64)).astype("float32")
+        for form in ("int8", "float32"):
+            self.assertIsNone(row_of(values, form).num_levels)
+        self.assertIsNone(row_of(np.rint(7 * values) * scales, "float32").num_levels)
+
+
+def row_of(values, form):
+    return TensorRow.of(values, form, name="", operators=(), bits=8, bytes_after=0)
+
+
 class Table(html.parser.HTMLParser):
     """The cells of a table, row by row, and every tag that occurs."""
 

@@ -26,7 +26,8 @@ class TensorRow:
       name: layer and operation in the converted file, "" where names are stripped.
       operators: names of the operators that read it.
       shape: of the weights.
-      num_levels: distinct values per channel, the largest of any channel; None if above 255.
+      num_levels: distinct values per channel, the largest of any channel; where channels are too
+        short to tell, the distinct codes of all of them; None if above 255.
       axis: channel axis of the levels; None for one set.
       form: "float32", "int8", ...
       bits: stored bits per weight, without scales.
@@ -47,11 +48,16 @@ class TensorRow:
     reason: str = ""
 
     @classmethod
-    def of(cls, values: np.ndarray, **fields: Any) -> "TensorRow":
+    def of(cls, values: np.ndarray, form: str, **fields: Any) -> "TensorRow":
         """A row for a weight with these float32 values: shape, levels and size are theirs."""
         axis, num_levels = levels.count_levels(values)
+        if axis is None and not form.startswith("float"):
+            counted = levels.count_codes(values)
+            if counted[1] is not None and (num_levels is None or counted[1] < num_levels):
+                axis, num_levels = counted
         return cls(
             shape=values.shape,
+            form=form,
             axis=axis,
             num_levels=num_levels,
             bytes_before=4 * values.size,

@@ -8,6 +8,8 @@ import sys
 
 import keras
 
+_FEW = 16  # levels that a summary counts
+
 
 def check(settings):
     """Raises ValueError if the export that the settings ask for cannot be made here."""
@@ -54,7 +56,9 @@ def _stored(rows):
 
     kinds, left = {}, []
     for row in rows:
-        kind = kinds.setdefault((row["num_levels"], row["form"]), {"tensors": 0, "bytes": 0})
+        # Of 8 bits some channels use more of the levels than others.
+        levels = row["num_levels"] if (row["num_levels"] or 0) <= _FEW else None
+        kind = kinds.setdefault((levels, row["form"]), {"tensors": 0, "bytes": 0})
         kind["tensors"] += 1
         kind["bytes"] += row["bytes_after"]
         if TensorRow(**row).is_left_float:

@@ -187,6 +187,20 @@ def count_levels(weights, axes=None):
     return best
 
 
+def count_codes(weights):
+    """As `count_levels`, of channels that are too short to show their levels: the distinct codes
+    of all channels together, on the integer grid of each.
+    """
+    found = None, None
+    for axis in channel_axes(weights.ndim):
+        channels = read_levels(weights, axis)
+        grid = None if channels is None else integer_grid(channels.values, 127, -128)
+        num_codes = None if grid is None else len(np.unique(grid[1]))
+        if num_codes is not None and (found[1] is None or num_codes < found[1]):
+            found = axis, num_codes
+    return found
+
+
 def is_on_grid(weights, axis=None):
     """Whether the levels of every channel are exact multiples of one scale, by -128 .. 127."""
     found = read_levels(weights, axis)

@@ -13,6 +13,7 @@ printed at any time (--table). The test text is scored once, at the end of a run
 import json
 import os
 import pathlib
+import re
 import shutil
 import statistics
 import tempfile
@@ -36,6 +37,7 @@ _BITS = flags.DEFINE_list("bits", "1,2,3", "Bits per weight.")
 _HIDDEN = flags.DEFINE_integer("hidden", 300, "Units of the LSTM, and size of the embedding.")
 _WARM = flags.DEFINE_integer("warm", 40, "Epochs in full precision.")
 _EPOCHS = flags.DEFINE_integer("epochs", 40, "Epochs of each quantized run.")
+_ONLY = flags.DEFINE_string("only", "", "Regex of the methods; the warm start is always there.")
 _TABLE = flags.DEFINE_boolean("table", False, "Only print the table of the finished runs.")
 _TOY = flags.DEFINE_boolean("toy", False, "One seed, one bit, few epochs, a small model.")
 
@@ -109,6 +111,8 @@ def main(_):
         if _TOY.value:
             runs = dict(list(runs.items())[:3:2])  # the warm start and ProxQuant
         for (method, number, seed), settings in {} if _TABLE.value else runs.items():
+            if method != WARM_START and not re.search(_ONLY.value, method):
+                continue
             key = (method, number, seed)
             warm = path_of(out, (WARM_START, 32, seed)) / "full_precision.keras"
             start = None if method == WARM_START else str(warm)

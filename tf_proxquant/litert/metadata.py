@@ -40,9 +40,11 @@ def check(content, *, labels=None, vocabulary=None, value_range=None):
     Raises: ValueError: as `attach`, and for more words than a table that the file looks them up in
       has rows.
     """
+    check_range(value_range)
+    if labels is None and vocabulary is None:
+        return
     model = flatbuffer.Model(content)
     graph = model.subgraphs[0]
-    check_range(value_range)
     if labels is not None:
         _labelled(graph, len(_checked_names(LABELS, labels)))
     if vocabulary is not None:

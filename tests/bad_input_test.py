@@ -191,6 +191,10 @@ OPTIMIZERS = [
     ("snap without a quantizing optimizer", "compiled with", lambda: pq.snap(make_model(adam()))),
     ("snap of an uncompiled model", "compiled with", lambda: pq.snap(keras.Sequential())),
     ("snap of an unbuilt model", "must be built", lambda: pq.snap(unbuilt())),
+    ("snap to a name", "must be a pq.*'binary'", lambda: pq.snap(make_model(adam()), "binary")),
+    ("snap to names", "must be a pq.*'binary'", lambda: pq.snap(
+        make_model(adam()), None, {"head": "binary"}
+    )),
     ("snap of a NaN", r"head/kernel.*NaN", lambda: pq.snap(poisoned(NAN))),
     ("snap of an inf", r"head/kernel.*inf", lambda: pq.snap(poisoned(INF))),
     ("lazy weights from a NaN", "head/kernel", lambda: pq.snap(poisoned(NAN, connect()))),

@@ -187,6 +187,25 @@ class ScanTest(unittest.TestCase):
         self.assertEqual([row.bytes for row in found.rows], [192, 6])
         self.assertEqual(len(pq.snap(model, None, found.suggest(6))), 2)
 
+    def test_a_list_of_inputs_is_what_the_model_takes(self):
+        inputs = [keras.Input((6,)), keras.Input((6,))]
+        model = keras.Model(inputs, layers.Dense(3)(layers.Subtract()(inputs)))
+        model.compile("sgd", "mse", metrics=["mae"])
+        dense = model.layers[-1]
+        data = [X, 2 * X]
+        y = model.predict(data, verbose=0)
+        found = pq.sensitivity(model, (data, y), {"1": pq.Binary()}, profile=None, metric="mae")
+        self.assertGreater(found.rows[1].drop, 0.01)
+
+        class Unlabelled(keras.Model):
+            def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=None):
+                return ops.mean(ops.square(y_pred))
+
+        model = Unlabelled(inputs, dense(layers.Subtract()(inputs)))
+        model.compile("sgd")
+        found = pq.sensitivity(model, data, {"1": pq.Binary()}, profile=None)
+        self.assertAlmostEqual(found.rows[0].value, float(np.mean(y**2)), places=5)
+
     def test_bad_input_is_refused(self):
         unbuilt = keras.Sequential([layers.Dense(2)])
         one = {"1": pq.Binary()}
@@ -203,6 +222,13 @@ class ScanTest(unittest.TestCase):
             "profile='tiny'": lambda: pq.sensitivity(MODEL, (X, Y), one, profile="tiny"),
             "generator, which can be read once": lambda: pq.sensitivity(
                 MODEL, ((X, Y) for _ in range(2)), one
+            ),
+            "higher_is_better='lower'": lambda: pq.sensitivity(
+                MODEL, (X, Y), one, higher_is_better="lower"
+            ),
+            "a tuple of 4": lambda: pq.sensitivity(MODEL, (X, Y, None, 3), one),
+            "accuracy=nan|loss=nan": lambda: pq.sensitivity(
+                MODEL, (X * np.nan, Y), one, metric="loss"
             ),
             "max_bytes=1.": lambda: pq.sensitivity(MODEL, (X, Y), one, profile=None).suggest(1),
         }
@@ -225,6 +251,14 @@ class SuggestionTest(unittest.TestCase):
 
     def chosen(self, max_bytes):
         return list(self.found.suggest(max_bytes).values())
+
+    def test_what_makes_the_metric_nan_is_the_worst(self):
+        rows = [Candidate("a", "full precision", None, 400, 0.9, 0.0)]
+        rows.append(Candidate("a", "8", self.eight, 100, 0.8, 0.1))
+        rows.append(Candidate("a", "1", self.one, 13, float("nan"), float("nan")))
+        found = Sensitivity("accuracy", rows)
+        for budget, expected in ((500, None), (100, self.eight), (13, self.one)):
+            self.assertEqual(list(found.suggest(budget).values()), [expected])
 
     def test_a_tensor_that_loses_nothing_is_made_small_first(self):
         self.assertEqual(self.chosen(500), [None, self.eight])

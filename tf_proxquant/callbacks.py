@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from tf_proxquant import metrics, selection
+from tf_proxquant.checks import evaluation_data
 from tf_proxquant.describing import describe
 from tf_proxquant.optimizers import built_optimizer, find_optimizer
 
@@ -239,11 +240,6 @@ class QuantizedEvaluation(_Callback):
     ):
         super().__init__()
         self.data, self.callbacks = data, callbacks
-        self.arguments = (
-            dict(zip(("x", "y", "sample_weight"), data, strict=False))
-            if isinstance(data, (tuple, list))
-            else {"x": data}
-        )
         self.batch_size = batch_size
 
     def on_epoch_end(self, epoch, logs=None):
@@ -254,7 +250,7 @@ class QuantizedEvaluation(_Callback):
         """Returns the figures of the snapped model, a dict of floats."""
         with snapped(self.model):
             results = self.model.evaluate(
-                **self.arguments,
+                **evaluation_data(self.data, self.model),
                 batch_size=self.batch_size,
                 verbose=0,
                 return_dict=True,

@@ -47,3 +47,20 @@ def check_number(name: str, value: Any, low: float = 0.0, high: float = math.inf
         expected = f"at least {low:g}" + ("" if high == math.inf else f" and at most {high:g}")
         raise ValueError(f"`{name}` must be finite and {expected}. Received: {name}={value!r}")
     return number
+
+
+def evaluation_data(data: Any, model: Any) -> dict:
+    """The arguments of `model.evaluate` for `data`: its first one, or (x, y[, sample_weight]).
+
+    A list of as many arrays as the model has inputs, two or more, is one argument.
+    """
+    num_inputs = len(getattr(model, "inputs", None) or ())
+    is_inputs = isinstance(data, list) and len(data) == num_inputs > 1
+    if is_inputs or not isinstance(data, (tuple, list)):
+        return {"x": data}
+    if not 1 <= len(data) <= 3:
+        raise ValueError(
+            "Data must be what `model.evaluate` takes first, (x, y) or (x, y, sample_weight). "
+            f"Received: a {type(data).__name__} of {len(data)}."
+        )
+    return dict(zip(("x", "y", "sample_weight"), data, strict=False))

@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from tf_proxquant import quantizers, selection
-from tf_proxquant.checks import check_number
+from tf_proxquant.checks import check_flag, check_number, evaluation_data
 from tf_proxquant.typing import Profile, Select
 
 _FULL_PRECISION = "full precision"
@@ -20,8 +20,8 @@ _FULL_PRECISION = "full precision"
 # the words of its name, such as "error" of "top_5_error".
 _LOWER_IS_BETTER = {
     "loss", "error", "perplexity", "entropy", "crossentropy", "divergence", "logcosh", "cosh",
-    "hinge", "poisson", "false", "distance", "mae", "mape", "mse", "msle", "rmse", "nll", "wer",
-    "cer", "bpc",
+    "hinge", "poisson", "false", "distance", "mae", "mape", "wape", "mse", "msle", "rmse", "nll",
+    "err", "errors", "wer", "cer", "ppl", "bpc", "bpb",
 }  # fmt: skip
 
 
@@ -35,7 +35,8 @@ class Candidate(NamedTuple):
       quantizer: `Quantizer`, None for full precision.
       bytes: of its codes, ceil(log2(number of levels)) bits each; scales and headers not counted.
       value: the model's metric.
-      drop: what the metric lost, > 0 for worse.
+      drop: what the metric lost, > 0 for worse; NaN where it is no number, which `suggest` takes
+        for the worst.
     """
 
     path: str
@@ -200,11 +201,9 @@ def sensitivity(
     _check_profile(profile)
     candidates = default_candidates() if candidates is None else candidates
     _check_candidates(candidates, select)
-    arguments = (
-        dict(zip(("x", "y", "sample_weight"), data, strict=False))
-        if isinstance(data, (tuple, list))
-        else {"x": data}
-    )
+    if higher_is_better is not None:
+        check_flag("higher_is_better", higher_is_better)
+    arguments = evaluation_data(data, model)
 
     def evaluate():
         return model.evaluate(**arguments, batch_size=batch_size, verbose=0, return_dict=True)
@@ -215,6 +214,11 @@ def sensitivity(
         raise ValueError(
             f"The model has no such metric. Received: metric={metric!r}. Expected one of "
             f"{sorted(results)}."
+        )
+    if not math.isfinite(results[metric]):
+        raise ValueError(
+            "The metric must be a number in full precision. Received: "
+            f"{metric}={results[metric]}. Look for a diverged training, or take another metric."
         )
     if higher_is_better is None:
         higher_is_better = is_higher_better(model, metric)
@@ -326,13 +330,20 @@ def _shown(drop):
     return f"{round(drop, 4) + 0.0:.4f}"
 
 
+def _loss(row):
+    """What a candidate costs: nothing where it is better, all where the metric is no number."""
+    return math.inf if math.isnan(row.drop) else max(0.0, row.drop)
+
+
 def _cost(row):
-    return max(0.0, row.drop), row.bytes
+    return _loss(row), row.bytes
 
 
 def _price(row, now):
     """Drop for each byte saved; a candidate that is smaller and no worse comes first."""
-    return (max(0.0, row.drop) - max(0.0, now.drop)) / (now.bytes - row.bytes)
+    if math.isinf(_loss(row)):
+        return math.inf
+    return (_loss(row) - _loss(now)) / (now.bytes - row.bytes)
 
 
 def _check_model(model):

@@ -3,6 +3,7 @@
 import keras
 
 from tf_proxquant import optimizers, selection
+from tf_proxquant.optimizers import arguments
 from tf_proxquant.quantizers import Quantizer
 from tf_proxquant.typing import Select
 
@@ -41,6 +42,7 @@ def snap(
             )
         optimizers.snap(model)
         return optimizers.find_optimizer(model).quantized_variables
+    arguments.check_quantizers(quantizer, select)
     if not getattr(model, "built", False):
         raise ValueError(
             f"`snap` needs a built model, to know its weights. Received: {model!r}. Call it on "

@@ -61,6 +61,16 @@ def poisoned(value, optimizer=None):
     return model
 
 
+def eager_nan():
+    """A step outside a graph that makes a NaN in the second channel of the third kernel."""
+    optimizer = pq.ProxQuant("sgd", pq.Ternary(axis=-1), 0.1, select="kernel")
+    kernels = [keras.Variable(np.ones((3, 4), "float32"), name=f"kernel_{c}") for c in "abc"]
+    gradients = [np.ones((3, 4), "float32") for _ in kernels]
+    gradients[2][0, 1] = NAN
+    optimizer.build(kernels)
+    optimizer.apply([ops.convert_to_tensor(g) for g in gradients], kernels)
+
+
 def monitor(model):
     callback = pq.callbacks.QuantizationMonitor(reference=[])
     callback.set_model(model)
@@ -191,6 +201,7 @@ OPTIMIZERS = [
     ("snap without a quantizing optimizer", "compiled with", lambda: pq.snap(make_model(adam()))),
     ("snap of an uncompiled model", "compiled with", lambda: pq.snap(keras.Sequential())),
     ("snap of an unbuilt model", "must be built", lambda: pq.snap(unbuilt())),
+    ("an eager update with a NaN", r"kernel_c.*groups: \[1\] \(axis=-1\)", eager_nan),
     ("snap to a name", "must be a pq.*'binary'", lambda: pq.snap(make_model(adam()), "binary")),
     ("snap to names", "must be a pq.*'binary'", lambda: pq.snap(
         make_model(adam()), None, {"head": "binary"}

@@ -12,6 +12,7 @@ from tf_proxquant.optimizers import arguments, graphs, watching
 from tf_proxquant.optimizers.bundles import levels_shapes, make_bundles
 from tf_proxquant.optimizers.freezing import FreezingOptimizer
 from tf_proxquant.quantizers import Quantizer
+from tf_proxquant.quantizers.groups import NotFiniteError
 from tf_proxquant.typing import JitCompile, Select, Tensor, TensorLike
 
 
@@ -182,8 +183,12 @@ class QuantizingOptimizer(FreezingOptimizer):
 
         if is_compiled:
             graphs.run(update, grads)
-        else:
+            return
+        try:
             update(grads)
+        except NotFiniteError:
+            self.fit_levels()  # which names the variable, and not a row of a bundle
+            raise
 
     def _update(self, grads, variables, bundles):
         """Updates `variables`, those of `bundles` in the way of the subclass."""

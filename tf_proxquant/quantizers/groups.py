@@ -184,8 +184,12 @@ def broadcast_shape(weights, axis):
     return tuple(shape[a] if a in kept else 1 for a in range(len(shape)))
 
 
+class NotFiniteError(ValueError):
+    """Weights are NaN or infinite."""
+
+
 def check_finite(weights, axis):
-    """Raises ValueError naming the groups of `weights` with NaN or inf, when values are known.
+    """Raises NotFiniteError naming the groups of `weights` with NaN or inf, when values are known.
 
     While a graph is traced the values are not known, and nothing is checked or computed.
     """
@@ -197,7 +201,7 @@ def check_finite(weights, axis):
     bad = [i for i, is_finite in enumerate(finite) if not is_finite]
     if bad:
         where = "the tensor" if axis is None else f"{len(bad)} of {len(finite)} groups: {bad[:16]}"
-        raise ValueError(
+        raise NotFiniteError(
             "Weights must be finite; a NaN or inf has no nearest level. Look for a diverged loss "
             f"or a bad checkpoint. Received: NaN or inf in {where} (axis={axis!r})"
         )

@@ -224,6 +224,45 @@ class StateTest(unittest.TestCase):
             np.testing.assert_array_equal(kernel, weights(model)["hidden/kernel"])
 
 
+class OthersTest(unittest.TestCase):
+    """What others do to the weights between two updates is done to what is remembered, too."""
+
+    def test_another_optimizer_of_the_same_kernel_moves_it_as_if_it_were_alone(self):
+        start = np.random.default_rng(1).normal(size=(16, 8)).astype("float32")
+        gradient = 0.005 * np.random.default_rng(2).normal(size=(16, 8)).astype("float32")
+        for make in (
+            lambda: pq.ProxConnect(keras.optimizers.SGD(0.0), pq.Binary("mean", axis=-1)),
+            lambda: pq.ProxQuant(
+                keras.optimizers.SGD(0.0), pq.Ternary(), 0.0, prox="l2", memory=1.0
+            ),
+        ):
+            variable = keras.Variable(start, name="kernel")
+            mine, other = make(), keras.optimizers.SGD(1.0)
+            mine.build([variable])
+            other.build([variable])
+            for _ in range(20):
+                other.apply([ops.convert_to_tensor(gradient)], [variable])
+                mine.apply([ops.zeros((16, 8))], [variable])
+            latent = ops.convert_to_numpy(mine.latent_of(variable))
+            np.testing.assert_allclose(latent, start - 20 * gradient, atol=1e-5)
+
+    def test_a_change_of_one_weight_of_many_is_seen(self):
+        start = np.random.default_rng(1).normal(size=(64, 50)).astype("float32")
+        variables = [keras.Variable(start, name="kernel") for _ in range(2)]
+        optimizer = pq.ProxConnect(keras.optimizers.SGD(0.0), pq.Binary("mean", axis=-1))
+        optimizer.build(variables)
+        before = [ops.convert_to_numpy(optimizer.latent_of(v)) for v in variables]
+        values = ops.convert_to_numpy(variables[0]).copy()
+        values[7, 13] += 0.25
+        variables[0].assign(values)
+        optimizer.apply([ops.zeros((64, 50))] * 2, variables)
+        after = [ops.convert_to_numpy(optimizer.latent_of(v)) for v in variables]
+        np.testing.assert_array_equal(after[1], before[1])
+        changed = after[0] - before[0]
+        self.assertAlmostEqual(float(changed[7, 13]), 0.25, places=6)
+        self.assertEqual(np.count_nonzero(changed), 1)
+
+
 class AutomaticStrengthTest(unittest.TestCase):
     def test_every_map_arrives_before_the_snap_with_every_memory(self):
         """Without gradients; "l2" and "relax" never arrive quite."""

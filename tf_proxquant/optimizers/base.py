@@ -111,8 +111,9 @@ class QuantizingOptimizer(FreezingOptimizer):
             self._snap_distance = self.add_variable(shape=(), dtype="float32", name="snap_distance")
         self._num_saved_before.append(len(self._variables))
         if self.memory > 0:
-            shape = (len(self.quantized_variables), watching.SIZE)
-            self._samples = self.add_variable(shape=shape, dtype="float32", name="samples")
+            for variable, _ in self.quantized_variables:
+                left = self.add_variable_from_reference(variable, name="left")
+                self._left[self._var_key(variable)] = left
 
     def _make_kept_levels(self):
         pairs = [(v, q) for v, q in self.quantized_variables if q.fixed_level is None]
@@ -138,9 +139,8 @@ class QuantizingOptimizer(FreezingOptimizer):
                 self.snap()
             elif self.memory:
                 self._place()
-            if self.memory:
-                weights = {self._var_key(v): v for v, _ in self.quantized_variables}
-                self._samples.assign(self._sampled(weights, self._samples))
+            for variable, _ in self.quantized_variables if self.memory else ():
+                self._left_of(variable).assign(ops.copy(variable))
             self._is_placed = True
 
     def _place(self):
@@ -215,34 +215,19 @@ class QuantizingOptimizer(FreezingOptimizer):
             self._bundles[keys, is_compiled] = make_bundles(pairs, is_fused)
         return self._bundles[keys, is_compiled]
 
-    def _sampled(self, weights, samples):
-        """Returns the samples of `weights`, a dict from keys; of others those of `samples`."""
-        keys = [self._var_key(v) for v, _ in self.quantized_variables]
-        rows = [
-            watching.sample(ops.convert_to_tensor(weights[key])) if key in weights else samples[i]
-            for i, key in enumerate(keys)
-        ]
-        return ops.stack(rows)
-
     def _followed(self, v, w):
         """Returns v, a dict from bundles, after what others did to the weights since: `w`."""
-        samples = ops.copy(self._samples)
-        turned, factors = watching.compare(self._sampled(self._by_key(w), samples), samples)
-        rows = {self._var_key(x): row for row, (x, _) in enumerate(self.quantized_variables)}
-        followed = {}
-        for b in v:
-            own = [rows[self._var_key(x)] for x in b.variables]
-            is_turned, factor = (b.spread(ops.take(each, own)) for each in (turned, factors))
-            followed[b] = ops.where(is_turned, w[b], v[b] * ops.cast(factor, v[b].dtype))
-        return followed
+        left = {b: b.read(map(self._left_of, b.variables)) for b in v}
+        followed = graphs.cond(
+            watching.has_changed(v, w, left),
+            lambda: [watching.follow(b, v[b], w[b], left[b]) for b in v],
+            lambda: list(v.values()),
+        )
+        return dict(zip(v, followed, strict=True))
 
-    def _by_key(self, weights):
-        """Returns a dict from keys of variables to their weights, of one from bundles to theirs."""
-        return {
-            self._var_key(v): part
-            for b in weights
-            for v, part in zip(b.variables, b.split(weights[b]), strict=True)
-        }
+    def _left_of(self, variable):
+        """The weights of a selected variable as the last update left them."""
+        return self._left[self._var_key(variable)]
 
     def _read(self, bundles):
         """Returns dicts from bundles to copies of w and v; None of each that nothing needs."""
@@ -252,7 +237,7 @@ class QuantizingOptimizer(FreezingOptimizer):
             w = {b: b.read() for b in bundles}
         if self.memory:
             v = {b: b.read(map(self.latent_of, b.variables)) for b in bundles}
-            v = self._followed(v, w)
+            v = self._followed(v, w) if v else v
         return w, v
 
     def _assign(self, weights):
@@ -275,12 +260,11 @@ class QuantizingOptimizer(FreezingOptimizer):
             if self.memory:
                 variables += [self.latent_of(x) for x in b.variables]
                 values += b.split(stage.new_or_old(v[0][b], v[1][b]))
+                variables += map(self._left_of, b.variables)
+                values += map(ops.copy, b.split(weights[b]))
             kept = self._kept_of(b)
             variables += kept
             values += b.split_levels(levels[b]) if kept else []
-        if self.memory:
-            variables.append(self._samples)
-            values.append(self._sampled(self._by_key(weights), ops.copy(self._samples)))
         self._assign_all(variables, values)
 
     def __repr__(self):

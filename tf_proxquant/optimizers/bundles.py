@@ -70,6 +70,14 @@ class Bundle:
             for part, shape in zip(_split(joined, counts), self._shapes, strict=True)
         ]
 
+    def total(self, joined):
+        """Returns the sum of each variable, shape (variables,), of a tensor like that of `join`."""
+        if not self._is_rows:
+            return ops.reshape(ops.sum(joined), (1,))
+        counts = [groups.count(shape, self._axis) for shape in self._shapes]
+        owners = np.repeat(np.arange(len(counts)), counts)
+        return ops.segment_sum(ops.sum(joined, axis=1), owners, len(counts))
+
     def spread(self, values):
         """Returns a value of each variable, shape (variables,), in a shape that fits `join`."""
         if not self._is_rows:

@@ -1,7 +1,7 @@
 """Levels, snap and freeze: which grid the weights go to, and what holds them on it."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -47,7 +47,7 @@ class FreezingOptimizer(WrappingOptimizer):
         self._quantizers = {}
         self._kept_levels = {}
         self._traces: dict = {}
-        self._samples: Any = None
+        self._left: dict = {}
         self._snap_distance = None
         self._has_warned = False
 
@@ -241,8 +241,8 @@ class FreezingOptimizer(WrappingOptimizer):
             levels = holding.read_levels(quantizer, variable, kept) if is_missing else None
             if kept is not None and levels is not None:
                 kept.assign(levels)
-        if self._samples is not None:  # nothing is known of them
-            self._samples.assign(ops.full(self._samples.shape, math.nan, "float32"))
+        for left in self._left.values():  # nothing is known of them
+            left.assign(ops.full(left.shape, math.nan, left.dtype))
 
 
 def _levels_of(quantizer, points):

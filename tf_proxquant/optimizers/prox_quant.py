@@ -50,7 +50,7 @@ class ProxQuant(QuantizingOptimizer):
         levels, by 1/(1 - tau), and lands it; "relax" mixes v and its nearest level;
         "piecewise_affine" steepens to a staircase; "hard" is the nearest level. None takes the
         paper's choice: "l1" for `Binary`, else "l2".
-      memory: float in [0, 1], see above. Above 0 there is one more copy of the weights, and
+      memory: float in [0, 1], see above. Above 0 there are two more copies of the weights, and
         `build` moves the weights to their prox, so that the first gradient is taken there.
       select: which variables, see `tf_proxquant.selection`. None = every kernel and
         embedding table.

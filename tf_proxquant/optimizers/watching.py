@@ -1,49 +1,59 @@
-"""Notices that others changed the weights between two updates: `load_weights`, callbacks, the user.
+"""Notices that others changed the weights between two updates, and does the same to what is kept.
 
-A latent weight that belongs to weights that are gone would silently undo such a change. Of each
-variable a few weights are kept, evenly spread, as the last update left them. Where all of them have
-a common factor, as from SpectralNormalization, which scales its kernel in each call, the latent
-weights get it too; where they have not, the memory begins anew. A change of a few weights of a
-large variable is seen only if one of them is kept.
+`load_weights`, callbacks, another optimizer of the same kernel, layers such as
+SpectralNormalization: a latent weight v that knew nothing of it would silently undo it at the next
+step. So the weights are kept as the last update left them, and what has happened to them since
+happens to v: a common factor of the variable, or else the difference, is v's, too. Where the new
+weights point elsewhere, the old ones are gone, and what was remembered of them with them.
 """
 
 import math
 
 from keras import ops
 
-# Weights kept of each variable, and the change of their direction that counts.
-SIZE, CHANGE = 16, 0.01
+from tf_proxquant.quantizers.groups import at_least_float32
+
+# The sine of the angle between old and new weights from which on the memory begins anew, and the
+# share of a change up to which what is no common factor counts as none.
+CHANGE, SCALED = 0.1, 0.1
 
 
-def sample(weights):
-    """Returns `SIZE` of the weights, a float32 tensor; zeros in the place of missing ones."""
-    count = math.prod(weights.shape)
-    stride = max(1, count // SIZE)
-    taken = ops.cast(ops.reshape(weights, (-1,))[: stride * SIZE : stride], "float32")
-    missing = SIZE - min(SIZE, count)
-    return ops.pad(taken, [[0, missing]]) if missing else taken
-
-
-def compare(samples, kept):
-    """Returns what others did to the weights since samples were kept.
+def has_changed(bundles, weights, left):
+    """Returns a bool scalar: whether any weight is another one than the last update left.
 
     Args:
-      samples, kept: float tensors of shape (rows, SIZE).
-
-    Returns: (turned, factors), tensors of shape (rows,). True where the sine of the angle between
-      the two exceeds CHANGE, where they point to opposite sides, and where one alone is zero; False
-      where `kept` is NaN, which says that nothing is known. Elsewhere the common factor of the
-      weights, float32 and exactly 1 for those that nobody touched.
+      bundles: list of `Bundle`s.
+      weights, left: dicts from them to tensors.
     """
+    return ops.any(ops.stack([ops.any(ops.not_equal(weights[b], left[b])) for b in bundles]))
 
-    def dot(a, b):
-        return ops.sum(a * b, axis=-1, keepdims=True)
 
-    length, product = dot(kept, kept), dot(samples, kept)
-    factors = product / ops.where(length > 0, length, ops.ones_like(length))
-    off = samples - factors * kept
-    turned = dot(off, off) > CHANGE**2 * dot(samples, samples)
-    turned = ops.logical_or(turned, ops.logical_and(length > 0, product <= 0))
-    is_scaled = ops.logical_and(ops.any(samples != kept, axis=-1, keepdims=True), product > 0)
-    factors = ops.where(is_scaled, factors, ops.ones_like(factors))
-    return turned[:, 0], factors[:, 0]
+def follow(bundle, latent, weights, left):
+    """Returns the latent weights after what happened to the weights.
+
+    Args:
+      bundle: the `Bundle` of the three tensors.
+      latent, weights, left: tensors; NaN in `left` says that nothing is known of that weight.
+
+    Returns: tensor like `latent`; where the weights of a variable are those that were left, its
+      latent weights bit for bit.
+    """
+    wide = at_least_float32(latent.dtype)
+    new, remembered = ops.cast(weights, wide), ops.cast(latent, wide)
+    old = ops.where(ops.isnan(left), new, ops.cast(left, wide))
+
+    def norm(tensor):
+        return bundle.total(tensor * tensor)
+
+    length, product = norm(old), bundle.total(old * new)
+    factor = product / ops.where(length > 0, length, ops.ones_like(length))
+    # Squares of very large weights are infinite, of very small ones zero: nothing is known then.
+    factor = ops.where(ops.logical_and(factor > 0, factor < math.inf), factor, 1.0)
+    moved, off = norm(new - old), norm(new - bundle.spread(factor) * old)
+    is_gone = ops.logical_and(product <= 0, length + norm(new) > 0)
+    is_gone = ops.logical_or(off > CHANGE**2 * norm(new), is_gone)
+    factor = bundle.spread(ops.where(off <= SCALED**2 * moved, factor, 1.0))
+    followed = factor * remembered + (new - factor * old)
+    followed = ops.cast(ops.where(bundle.spread(is_gone), new, followed), latent.dtype)
+    is_touched = bundle.total(ops.cast(ops.not_equal(old, new), wide)) > 0
+    return ops.where(bundle.spread(is_touched), followed, latent)

@@ -229,6 +229,71 @@ class ExportTest(unittest.TestCase):
                     litert.export(source, self.path, strict=True)
                 self.assertEqual(self.path.read_bytes(), before)
 
+    def test_integer_sources_keep_their_numbers_and_are_not_calibrated_anew(self):
+        model, source = small_cnn(), self.folder / "source.tflite"
+        shape = (16, *model.input_shape[1:])
+        data = np.random.default_rng(0).normal(size=shape).astype("float32")
+        for profile in ("static", "dynamic"):
+            options = {"representative_data": data} if profile == "static" else {}
+            litert.export(model, source, profile, **options)
+            with self.subTest(profile), self.assertWarnsRegex(UserWarning, "not float32 in the"):
+                report = litert.export(source, self.path, inputs=data)
+                self.assertGreater(report.graph_bytes, 0)
+                self.assertEqual(len(report.rows), len(litert.inspect(source).rows))
+                np.testing.assert_array_equal(
+                    litert.predict(self.path, data), litert.predict(source, data)
+                )
+            with self.assertRaisesRegex(
+                ValueError, "needs a source of float32.*tensors are stored"
+            ):
+                litert.export(source, self.path, "static", representative_data=data)
+
+    def test_a_layer_that_was_not_quantized_is_not_called_lost(self):
+        inputs = keras.Input((64,))
+        hidden = keras.layers.Dense(128, use_bias=False, name="dense")(inputs)
+        hidden = keras.layers.ReLU()(keras.layers.BatchNormalization()(hidden))
+        hidden = keras.layers.Dense(64, use_bias=False, name="dense_1")(hidden)
+        hidden = keras.layers.ReLU()(keras.layers.BatchNormalization()(hidden))
+        model = keras.Model(inputs, keras.layers.Dense(10, name="dense_2")(hidden))
+        random = np.random.default_rng(0)
+        for select in (["dense/kernel"], ["dense_1/kernel"], ["dense/kernel", "dense_1/kernel"]):
+            shapes = [w.shape for w in model.get_weights()]
+            model.set_weights([random.uniform(0.1, 1, shape) for shape in shapes])
+            snap(model, Binary("mean", axis=-1), select)
+            for profile in ("fast", "small", "dynamic"):
+                with self.subTest(profile, select=select):
+                    litert.export(model, self.path, profile, strict=True)
+
+    def test_a_tied_table_with_one_scale_is_stored_in_every_profile(self):
+        words = keras.Input((10,), dtype="int32")
+        table = keras.layers.ReversibleEmbedding(80, 32)
+        model = keras.Model(words, table(table(words), reverse=True))
+        numbers = np.random.default_rng(0).integers(0, 80, (8, 10)).astype("int32")
+        for axis in (None, -1):
+            snap(model, Ternary(axis=axis))
+            expected = model.predict(numbers, verbose=0)
+            for profile in ("fast", "portable", "small", "balanced", "dynamic"):
+                with self.subTest(profile, axis=axis):
+                    report = litert.export(model, self.path, profile, inputs=numbers)
+                    self.assertLess(report.ratio, 0.75)
+                    found = litert.predict(self.path, numbers)
+                    limit = 0.02 if profile == "dynamic" else 1e-5
+                    np.testing.assert_allclose(found, expected, atol=limit * np.abs(expected).max())
+
+    def test_no_file_of_short_channels_is_larger_than_the_float_file(self):
+        for layer, shape in (
+            (keras.layers.DepthwiseConv1D(2, use_bias=False), (40, 512)),
+            (keras.layers.DepthwiseConv1D(3, use_bias=False), (40, 512)),
+            (keras.layers.Dense(512, use_bias=False), (3,)),
+            (keras.layers.DepthwiseConv2D(3, use_bias=False), (8, 8, 64)),
+        ):
+            inputs = keras.Input(shape)
+            model = keras.Model(inputs, layer(inputs))
+            snap(model, Ternary(axis=-1))
+            for profile in ("fast", "small", "dynamic"):
+                with self.subTest(profile, layer=layer.name):
+                    self.assertLessEqual(litert.preview(model, profile).ratio, 1.0)
+
     def test_a_preview_takes_what_decides_on_the_file_alone(self):
         model = small_cnn()
         with self.assertRaisesRegex(ValueError, "leave archive, verify out"):

@@ -29,6 +29,8 @@ class LevelsTest(unittest.TestCase):
             with self.subTest(size=size, most=most):
                 stored = row_of(values, "int8")
                 self.assertEqual((stored.num_levels, stored.axis), (2 * most + 1, 3))
+        one = random.integers(-7, 8, (1, 200)).astype("float32") * scales[0]
+        self.assertEqual(row_of(one, "int8").num_levels, 15)
         values = random.normal(size=(1, 3, 3, 64)).astype("float32")
         for form in ("int8", "float32"):
             self.assertIsNone(row_of(values, form).num_levels)

@@ -159,6 +159,12 @@ class SettingsTest(unittest.TestCase):
             {"model": "MobileNetV2", "edge_bits": 32, "dataset": "a folder"},
             {"method": "proxquant", "strength": 0.25},
             {"method": "full_precision", "flip": False},
+            {"method": "memory", "quantizer": "multibit", "bits": 3},
+            {"method": "memory", "quantizer": "uniform", "bits": 8, "model": "resnet20"},
+            {"method": "memory", "quantizer": "uniform", "bits": 8, "model": "lstm"},
+            {"method": "memory", "quantizer": "multibit", "bits": 3, "model": "lstm"},
+            {"method": "proxquant", "quantizer": "ternary", "model": "MobileNetV2"},
+            {"method": "proxquant", "learning_rate": 0.02},
         ):
             with self.subTest(**given):
                 settings = training.Settings(**given, workdir="runs/one")

@@ -90,6 +90,16 @@ def encode(
     float_content, remarks = _to_float(source, **signature)
     said = {"labels": labels, "vocabulary": vocabulary, "value_range": value_range}
     metadata.check(float_content, **said)
+    already = _stored_already(source)
+    if already and settings.is_integer:
+        raise ValueError(
+            f"profile={profile!r} needs a source of float32. Received: a .tflite in which "
+            f"{len(already)} weight tensors are stored as {already[0].form} or alike. Export the "
+            "Keras model, or its float .tflite."
+        )
+    if any("static" in row.form or "direct" in row.form for row in already):
+        # Kernel sets round such activations differently.
+        settings = dataclasses.replace(settings, error_limit=plans.get("static").error_limit)
     base, moved_back = restore_grids(float_content, max_ulps)
     if settings.is_integer:
         request = dataclasses.replace(request, float_model=flatbuffer.Model(base))
@@ -100,6 +110,7 @@ def encode(
         remarks += more_remarks
     names = settings.names if strip_names is None else not strip_names
     content, plan, found = _write_plan(base, settings, request, names)
+    planned = {change.weight.name for change in plan.changes if change.form}
     checked = content
     if weights == "tables":
         weight_names = {change.weight.name for change in plan.changes}
@@ -118,7 +129,7 @@ def encode(
                 TensorRow.of_change(change, MOVED_BACK if change.weight.key in moved_back else "")
                 for change in plan.changes
             ),
-            *_stored_already(source),
+            *(row for row in already if row.name not in planned),
         ),
         notes=(*remarks, *plan.notes, *in_tables),
         inputs=inputs,

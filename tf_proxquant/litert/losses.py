@@ -142,9 +142,11 @@ def find_lost(report, model):
     lost = [(row, row.reason) for row in report.rows if row.is_left_float]
     if not isinstance(model, keras.Model):
         return lost
+    names = {layer.name for layer in model._flatten_layers()}
+    owners = {id(row): _layers(row.name, names) for row in report.rows}
     placed = {layer.name for layer in model._flatten_layers() if _has_places(layer)}
     lost = [
-        (row, PLACES if reason == NO_GRID and placed & _layers(row.name) else reason)
+        (row, PLACES if reason == NO_GRID and placed & owners[id(row)] else reason)
         for row, reason in lost
     ]
     trained = {}
@@ -152,15 +154,21 @@ def find_lost(report, model):
         if row.num_levels is not None:
             layer = row.path.split("/")[-2] if "/" in row.path else row.path
             trained.setdefault(layer, []).append(_size(row.shape))
+    stored = [row for row in report.rows if not _is_unknown(row)]
+    # A folded kernel may have the name of the BatchNorm or activation behind it.
+    others = [_size(row.shape) for row in stored if not owners[id(row)].intersection(trained)]
     for layer, sizes in trained.items():
-        rows = [row for row in report.rows if layer in _layers(row.name)]
-        missing = sum(sizes) - sum(_size(row.shape) for row in rows if not _is_unknown(row))
-        for row in sorted(filter(_is_unknown, rows), key=lambda row: -_size(row.shape)):
-            # The kernel itself, or a part of one that the layer divides.
-            if _size(row.shape) in sizes or _size(row.shape) <= missing:
+        missing = sum(sizes) - sum(_size(r.shape) for r in stored if layer in owners[id(r)])
+        for size in sizes if missing > 0 else ():
+            if size in others:
+                others.remove(size)
+                missing -= size
+        unknown = [r for r in report.rows if _is_unknown(r) and layer in owners[id(r)]]
+        for row in sorted(unknown, key=lambda row: -_size(row.shape)):
+            if _size(row.shape) <= missing:  # the kernel, or a part of one that the layer divides
                 missing -= _size(row.shape)
                 lost.append((row, _reason(model, layer)))
-    return list({id(row): (row, reason) for row, reason in lost}.values())
+    return lost
 
 
 def _is_unknown(row):
@@ -185,13 +193,17 @@ def _has_places(layer):
     return any(letter.isalpha() for letter in {*inputs} & {*kernel} & {*output})
 
 
-def _layers(name):
-    """The names of Keras layers that the name of a tensor may mean: scopes get numbers behind."""
-    found, parts = set(), set(name.split("/"))
-    while parts:
-        found |= parts
-        parts = {re.sub(r"_\d+$", "", part) for part in parts} - found
-    return found
+def _layers(name, known):
+    """The layers, of the names `known`, that the name of a tensor means: scopes get numbers behind.
+
+    Of "dense_1_2" that is dense_1_2, else dense_1, else dense.
+    """
+    found = set()
+    for part in name.split("/"):
+        while part not in known and re.search(r"_\d+$", part):
+            part = re.sub(r"_\d+$", "", part)
+        found.add(part)
+    return found & known
 
 
 def _size(shape):

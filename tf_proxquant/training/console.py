@@ -10,6 +10,7 @@ from tf_proxquant.training.settings import Settings
 _RUN_ONLY = (
     "workdir", "resume", "init_from", "weights", "head_epochs", "full_precision_epochs",
 )  # fmt: skip
+_DECIDING = ("quantizer", "bits", "strength", "regularizer", "method", "memory")
 
 
 def summary(report, settings):
@@ -109,14 +110,27 @@ def _next(report, settings):
 
 
 def _flags(settings):
-    """The flags of a run that differ from the defaults of its kind of model."""
-    usual = type(settings)(model=settings.model)
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        is_told = field.name == "model" and value != Settings().model
-        if field.name in _RUN_ONLY or (value == getattr(usual, field.name) and not is_told):
+    """The flags that make the settings of a run again."""
+    fields = [f.name for f in dataclasses.fields(settings) if f.name not in _RUN_ONLY]
+    # One after the other, for many defaults depend on what is given; what most depend on first.
+    order = [*_DECIDING, *(name for name in fields if name not in _DECIDING)]
+    given = {"model": settings.model}
+    while True:
+        usual = type(settings)(**given)
+        missing = [name for name in order if _differ(name, usual, settings)]
+        if not missing:
+            break
+        given[missing[0]] = getattr(settings, missing[0])
+    for name in fields:
+        value = given.get(name)
+        if value is None or (name == "model" and value == Settings().model):
             continue
         if isinstance(value, bool):
-            yield f"--{field.name}" if value else f"--no{field.name}"
-        elif value is not None:
-            yield f"--{field.name}={shlex.quote(str(value))}"
+            yield f"--{name}" if value else f"--no{name}"
+        else:
+            yield f"--{name}={shlex.quote(str(value))}"
+
+
+def _differ(name, usual, settings):
+    value = getattr(settings, name)
+    return value is not None and value != getattr(usual, name)

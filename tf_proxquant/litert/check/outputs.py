@@ -22,11 +22,13 @@ class Errors:
         model}.
       between: difference of the file on one kernel set from the file on the other.
       float_file: dict {kernel set: difference of the float file from the model}; empty without one.
+      float_between: as `between`, of the float file.
     """
 
     kernels: dict
     between: float
     float_file: dict
+    float_between: float
 
 
 class DoesNotRun(ValueError):
@@ -45,15 +47,16 @@ def measure_errors(content, float_content, inputs, references=None):
     Returns: `Errors`.
     Raises: DoesNotRun: if a file does not run on some kernel set.
     """
-    outputs, errors, float_file = {}, {}, {}
+    outputs, expected, errors, float_file = {}, {}, {}, {}
     for kernels in runtime.KERNELS:
         outputs[kernels] = run(content, inputs, kernels)
-        expected = run(float_content, inputs, kernels)
-        errors[kernels] = relative_error(outputs[kernels], expected)
+        expected[kernels] = run(float_content, inputs, kernels)
+        errors[kernels] = relative_error(outputs[kernels], expected[kernels])
         if references is not None:
-            float_file[kernels] = relative_error(expected, references)
+            float_file[kernels] = relative_error(expected[kernels], references)
             errors[kernels] = max(errors[kernels], relative_error(outputs[kernels], references))
-    return Errors(errors, relative_error(*outputs.values()), float_file)
+    between, float_between = (relative_error(*each.values()) for each in (outputs, expected))
+    return Errors(errors, between, float_file, float_between)
 
 
 def run(content, inputs, kernels):

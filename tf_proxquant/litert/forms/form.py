@@ -29,6 +29,13 @@ class Form:
     decode_cost: float = 0.0
     keeps_xnnpack: bool = False
 
+    @property
+    def num_zero_points(self):
+        """Zero points, 8 bytes each, that a file holds once for all tensors of as many channels."""
+        codes = getattr(self, "codes", None)
+        count = getattr(self, "num_scales", 1) if codes is None else codes.scales.size
+        return 0 if count == 1 else count
+
 
 @dataclasses.dataclass(frozen=True)
 class Codes:
@@ -48,7 +55,7 @@ class Codes:
 
     @property
     def num_bytes(self):
-        """Codes and scales. Zero points take little: equal vectors are stored once in a file."""
+        """Codes and scales; for zero points see `Form.num_zero_points`."""
         return -(-self.codes.size * self.bits // 8) + self.scales.nbytes
 
 
@@ -90,6 +97,7 @@ class Scaled(Form):
     """Codes as floats in the operator, the channel's scale behind it, see `write.scaled`."""
 
     codes: Codes
+    num_zero_points = 0
 
 
 @dataclasses.dataclass(frozen=True)

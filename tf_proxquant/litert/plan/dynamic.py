@@ -9,7 +9,7 @@ import numpy as np
 from tf_proxquant.litert.forms.codes import find_codes
 from tf_proxquant.litert.forms.form import OPERATOR_BYTES, Direct
 from tf_proxquant.litert.plan.fast import fast_change
-from tf_proxquant.litert.plan.plan import Change, Plan, reader_notes
+from tf_proxquant.litert.plan.plan import Change, Plan, is_smaller, reader_notes
 from tf_proxquant.litert.plan.small import lookups
 from tf_proxquant.litert.read import flatbuffer
 from tf_proxquant.litert.read.weights import find_readers
@@ -26,8 +26,10 @@ def plan(model, request):
     changes, others = lookups(model, dense_bits=request.dense_bits)
     for weight in others:
         form = _direct(model, weight, request.dense_bits)
-        change = fast_change(weight) if form is None else Change(weight, form, "", weight.consumers)
-        changes.append(change)
+        if form is None or not is_smaller(weight, form):
+            changes.append(fast_change(weight))
+        else:
+            changes.append(Change(weight, form, "", weight.consumers))
     return Plan(tuple(changes), (NOTE, *reader_notes(changes)))
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tf_proxquant.litert.forms.decoded import encode_half
-from tf_proxquant.litert.plan.plan import WORTHWHILE, Change, Plan, kept, too_small
+from tf_proxquant.litert.plan.plan import Change, Plan, is_worthwhile, kept, too_small
 from tf_proxquant.litert.read.weights import find_weights
 
 OUTSIDE = "outside of what float16 holds"
@@ -27,7 +27,7 @@ def plan(model, request):
 
 def _change(weight):
     form = encode_half(weight.values)
-    if form.num_bytes >= WORTHWHILE * weight.values.nbytes:
+    if not is_worthwhile(weight, form):
         return too_small(weight)
     error = _error(weight.values, form.values)
     if error > LARGEST_ERROR:

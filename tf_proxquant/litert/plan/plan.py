@@ -21,6 +21,7 @@ IO = get_args(Io)
 WEIGHTS = get_args(Storage)
 
 DENSE = "FULLY_CONNECTED"
+DENSE_BITS = 4  # by default
 SCALES_NOTE = (
     "tflite-micro computes codes with a scale for each channel wrongly, and GPU delegates refuse "
     "them: for these take profile='portable'"
@@ -75,7 +76,7 @@ class Request:
 
     profile: Profile = "fast"
     max_slowdown: float | None = None
-    dense_bits: int = 4
+    dense_bits: int = DENSE_BITS
     io: Io = "float32"
     weights: Storage = "int8"
     float_model: flatbuffer.Model | None = dataclasses.field(default=None, repr=False)
@@ -83,6 +84,11 @@ class Request:
     def __post_init__(self):
         if self.dense_bits not in (2, 4, 8):
             raise ValueError(f"dense_bits must be 2, 4 or 8. Received: {self.dense_bits!r}")
+        if self.dense_bits != DENSE_BITS and self.profile != "dynamic":
+            raise ValueError(
+                'dense_bits goes with profile="dynamic". '
+                f"Received: dense_bits={self.dense_bits} with profile={self.profile!r}"
+            )
         if self.io not in IO:
             raise ValueError(f"io must be one of {IO}. Received: {self.io!r}")
         if self.io != IO[0] and self.profile != "static":
@@ -123,9 +129,19 @@ def smallest(weight, forms):
     best = min((f for f in forms if f is not None), key=lambda form: form.num_bytes, default=None)
     if best is None:
         return kept(weight)
-    if best.num_bytes >= WORTHWHILE * weight.values.nbytes:
+    if not is_worthwhile(weight, best):
         return too_small(weight)
     return Change(weight, best, "", weight.consumers)
+
+
+def is_worthwhile(weight, form):
+    """Whether a form saves enough of a weight to be worth its operators."""
+    return form.num_bytes < WORTHWHILE * weight.values.nbytes and is_smaller(weight, form)
+
+
+def is_smaller(weight, form):
+    """Whether a form saves anything, also if no other tensor shares its zero points."""
+    return form.num_bytes + 8 * form.num_zero_points < weight.values.nbytes
 
 
 def kept(weight, reason=None):
@@ -142,7 +158,8 @@ def kept(weight, reason=None):
 
 def too_small(weight):
     """The `Change` that leaves a weight float because no form saves enough."""
-    has_levels = levels.count_levels(weight.values)[1] is not None
+    counts = levels.count_levels(weight.values)[1], levels.count_codes(weight.values)[1]
+    has_levels = counts != (None, None)
     return kept(weight, TOO_SMALL if has_levels else NO_LEVELS)
 
 

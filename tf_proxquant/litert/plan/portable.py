@@ -12,7 +12,7 @@ from tf_proxquant.litert.forms.codes import find_codes
 from tf_proxquant.litert.forms.decoded import encode_integer
 from tf_proxquant.litert.forms.form import OPERATOR_BYTES, Scaled
 from tf_proxquant.litert.plan import budget
-from tf_proxquant.litert.plan.plan import DENSE, WORTHWHILE, Change, Plan, kept, too_small
+from tf_proxquant.litert.plan.plan import DENSE, Change, Plan, is_worthwhile, kept, too_small
 from tf_proxquant.litert.read import flatbuffer, weights
 from tf_proxquant.litert.report import COSTS_TIME
 from tf_proxquant.litert.write import scaled
@@ -67,7 +67,7 @@ def _change(weight, scaled_forms, chosen):
     form = chosen.get(weight.key) or _plain(weight)
     if form is None:
         return kept(weight, COSTS_TIME if weight.key in scaled_forms else None)
-    if form.num_bytes >= WORTHWHILE * weight.values.nbytes:
+    if not is_worthwhile(weight, form):
         return too_small(weight)
     return Change(weight, form, "", weight.consumers)
 

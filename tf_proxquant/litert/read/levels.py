@@ -189,10 +189,12 @@ def count_levels(weights, axes=None):
 
 def count_codes(weights):
     """As `count_levels`, of channels that are too short to show their levels: the distinct codes
-    of all channels together, on the integer grid of each.
+    of all channels together, on the integer grid of each. Of fewer than four weights any are.
     """
     found = None, None
     for axis in channel_axes(weights.ndim):
+        if axis is not None and weights.size < 4 * weights.shape[axis]:
+            continue
         channels = read_levels(weights, axis)
         grid = None if channels is None else integer_grid(channels.values, 127, -128)
         num_codes = None if grid is None else len(np.unique(grid[1]))

@@ -94,6 +94,9 @@ def replace(model, weight, form):
 def _scale_rows(model, graph, operator, scales):
     """Picks the scales of the rows that were picked."""
     writer = Writer(model, graph)
+    if scales.size == 1:
+        _multiply(model, graph, operator, [], writer.constant(scales))
+        return
     places = int(operator.inputs[1])
     shape = (*flatbuffer.tensor_shape(graph.tensors[places]), 1)
     table = writer.constant(scales[:, None])

@@ -51,6 +51,28 @@ OPTIMIZERS = {
 
 
 class SavingTest(unittest.TestCase):
+    def test_functions_and_classes_of_ones_own_are_copied_and_pickled(self):
+        for arguments in (
+            {"select": is_kernel},
+            {"strength": rising},
+            {"strength": OwnSchedule()},
+            {"quantizer": OwnQuantizer()},
+        ):
+            given = pq.ProxQuant("adam", **{"quantizer": pq.Binary(), "strength": 1.0, **arguments})
+            for again in (
+                copy.copy(given),
+                copy.deepcopy(given),
+                pickle.loads(pickle.dumps(given)),
+            ):
+                with self.subTest(**arguments):
+                    for key in ("quantizer", "strength", "select"):
+                        one, two = getattr(given, key), getattr(again, key)
+                        self.assertIs(type(one), type(two))
+                        if callable(one) and not isinstance(one, pq.schedules.Schedule):
+                            self.assertEqual(repr(one), repr(two))
+        lazy = pq.ProxQuant("adam", pq.Binary(), lambda step: 0.5, select=lambda v: True)
+        self.assertEqual(copy.deepcopy(lazy).strength(3), 0.5)
+
     def test_an_optimizer_that_is_not_built_can_be_copied_and_pickled(self):
         for name, optimizer in OPTIMIZERS.items():
             given = optimizer()
@@ -194,6 +216,26 @@ class SavingTest(unittest.TestCase):
         store = {}
         model.optimizer.save_own_variables(store)
         self.assertEqual(len(store), 2)
+
+
+def is_kernel(variable):
+    return "kernel" in variable.path
+
+
+def rising(step):
+    return 0.1 * step
+
+
+class OwnSchedule(pq.schedules.Schedule):
+    def __call__(self, step):
+        return 0.1 * step
+
+    def get_config(self):
+        return {}
+
+
+class OwnQuantizer(pq.Binary):
+    pass
 
 
 @keras.saving.register_keras_serializable("tests")

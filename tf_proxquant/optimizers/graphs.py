@@ -42,7 +42,7 @@ def compiles(optimizer):
     if any(quantizer.sorts for _, quantizer in optimizer.quantized_variables):
         return False
     sizes = [math.prod(v.shape) for v in optimizer._trainable_variables]
-    return sum(sizes) >= LARGE * len(sizes) and all(map(_is_known, _parts(optimizer)))
+    return sum(sizes) >= LARGE * len(sizes) and all(map(is_known, _parts(optimizer)))
 
 
 def run(function, tensors):
@@ -189,7 +189,8 @@ def _parts(optimizer):
     yield from (v.constraint for v in optimizer._trainable_variables)
 
 
-def _is_known(part):
+def is_known(part):
+    """Whether an object is a number, or of a class of Keras or of this package."""
     if part is None or isinstance(part, (int, float)):
         return True
     return type(part).__module__.partition(".")[0] in ("keras", "tf_proxquant")

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tf_proxquant.optimizers.graphs import is_known
 from tf_proxquant.typing import Tensor
 
 
@@ -110,10 +111,14 @@ class WrappingOptimizer(keras.optimizers.Optimizer):
     def __reduce__(self):
         """What `copy` and `pickle` take: the configuration, and the state of a built optimizer.
 
-        The copy is not built. It takes the state when it is, on the variables of some model.
+        The copy is not built. It takes the state when it is, on the variables of some model. What
+        may be of the user's own, functions and classes, goes as it is.
         """
         state = [ops.convert_to_numpy(v) for v in self.variables] if self.built else None
-        return _make_again, (keras.saving.serialize_keras_object(self), state)
+        own = {key: getattr(self, key) for key in ("quantizer", "strength", "select")}
+        own = {k: v for k, v in own.items() if not isinstance(v, dict) and not is_known(v)}
+        config = keras.saving.serialize_keras_object(self)["config"]
+        return _make_again, (type(self), {**config, **own}, state)
 
     def save_own_variables(self, store: dict) -> None:
         """Stores this optimizer's own variables; Keras visits the inner one by itself."""
@@ -169,9 +174,9 @@ class WrappingOptimizer(keras.optimizers.Optimizer):
             variable.assign(value)
 
 
-def _make_again(config, state):
+def _make_again(cls, config, state):
     """The optimizer of a configuration, to be built with a state; None for that of a new one."""
-    optimizer = keras.saving.deserialize_keras_object(config)
+    optimizer = cls.from_config(config)
     if state is not None:
         optimizer.set_weights(state)
     return optimizer

@@ -210,6 +210,9 @@ class CommandTest(unittest.TestCase):
             status, out, _ = self.run_command(*arguments, f"--labels={self.folder / 'names.txt'}")
             self.assertEqual((status, "2 labels: ja, nein" in out), (0, True), encoding)
             (self.folder / "labels.txt").unlink()
+        (self.folder / "names.txt").write_text("ja\nnein\n", "utf-16")
+        status, _, err = self.run_command(*arguments, f"--labels={self.folder / 'names.txt'}")
+        self.assertEqual((status, "UTF-8. Received: " in err), (1, True), err)
         status, _, err = self.run_command(*arguments, f"--labels={self.folder / 'no.txt'}")
         self.assertEqual((status, "no.txt'. Expected a text file" in err), (1, True), err)
 
@@ -227,6 +230,9 @@ class CommandTest(unittest.TestCase):
         np.savez(self.folder / "empty.npz")
         status, _, err = self.run_command(*arguments, f"--data={self.folder / 'empty.npz'}")
         self.assertEqual((status, "holds none" in err), (1, True))
+        np.savez(self.folder / "objects.npz", np.array([{}, 3], object))
+        status, _, err = self.run_command(*arguments, f"--data={self.folder / 'objects.npz'}")
+        self.assertEqual((status, "objects.npz' (Object arrays" in err), (1, True), err)
 
     def test_errors_are_one_line_and_a_status(self):
         # A process of its own: libraries write past Python as they are imported.

@@ -106,7 +106,10 @@ def _lines(path):
         raise ValueError(
             f"There is no file at {path!r}. Expected a text file, a name in each line."
         )
-    return pathlib.Path(path).read_text("utf-8-sig").splitlines()
+    try:
+        return pathlib.Path(path).read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"Expected a text file in UTF-8. Received: {path!r} ({error}).") from error
 
 
 def _arrays(path):
@@ -117,8 +120,13 @@ def _arrays(path):
         raise ValueError(
             f"Expected an .npz file of arrays, as numpy.savez writes it. Received: {path!r}"
         )
-    with np.load(path) as stored:
-        arrays = {name: stored[name] for name in stored.files}
+    try:
+        with np.load(path) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except ValueError as error:
+        raise ValueError(
+            f"Expected an .npz file of arrays of numbers. Received: {path!r} ({error})."
+        ) from error
     if not arrays:
         raise ValueError(f"Expected an .npz file of arrays. Received: {path!r}, which holds none.")
     return arrays if len(arrays) > 1 else next(iter(arrays.values()))

@@ -9,7 +9,7 @@ import numpy as np
 from keras import layers, ops
 
 import tf_proxquant as pq
-from tf_proxquant.sensitivity import Candidate, Sensitivity, is_higher_better
+from tf_proxquant.sensitivity import Candidate, Sensitivity, _is_higher_better
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(256, 6)).astype("float32")
@@ -141,7 +141,7 @@ class ScanTest(unittest.TestCase):
         up = {"accuracy", "top_k_categorical_accuracy", "r2_score", "cosine_similarity", "recall"}
         for name in results:
             own = name.removeprefix("mae_error_").removeprefix("mae_")
-            self.assertEqual(is_higher_better(model, name), own in up, name)
+            self.assertEqual(_is_higher_better(model, name), own in up, name)
         self.assertGreater(len(results), 20)
 
     def test_the_direction_can_be_given_and_is_shown(self):

@@ -221,7 +221,7 @@ def sensitivity(
             f"{metric}={results[metric]}. Look for a diverged training, or take another metric."
         )
     if higher_is_better is None:
-        higher_is_better = is_higher_better(model, metric)
+        higher_is_better = _is_higher_better(model, metric)
     sign = -1 if higher_is_better else 1
     rows = _scan(model, candidates, select, metric, float(results[metric]), evaluate, sign)
     measure = functools.partial(_file_bytes, model, profile) if profile else None
@@ -234,7 +234,7 @@ def sensitivity(
     return found
 
 
-def is_higher_better(model, name):
+def _is_higher_better(model, name):
     """Whether a figure of `evaluate` is better when it is higher.
 
     Its name is that of a metric behind that of an output, and a number where there are several.

@@ -5,7 +5,6 @@ import zlib
 
 import keras
 
-from tf_proxquant.checks import check_integer
 from tf_proxquant.litert import inspecting, interface, metadata, write
 from tf_proxquant.litert import plan as plans
 from tf_proxquant.litert.check import timing
@@ -82,7 +81,8 @@ def encode(
     """Reads, plans and encodes; see `export` for the arguments. Returns: `Encoded`."""
     settings = plans.get(profile, constants)
     request = plans.Request(profile, max_slowdown, dense_bits, io, weights)
-    max_ulps = check_integer("max_ulps", max_ulps, 0)
+    if isinstance(max_ulps, bool) or not isinstance(max_ulps, int) or max_ulps < 0:
+        raise ValueError(f"max_ulps must be an integer of at least 0. Received: {max_ulps!r}")
     source = convert.load(model_or_path)
     if settings.is_integer:
         integer.check_data(representative_data)

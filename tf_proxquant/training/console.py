@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import shlex
 
-from tf_proxquant.training.settings import Settings
+from tf_proxquant.training.settings import MACHINES, Settings
 
 # Settings that a run from the full precision of another one does not take over.
 _RUN_ONLY = (
@@ -111,19 +111,21 @@ def _next(report, settings):
 
 def _flags(settings):
     """The flags that make the settings of a run again."""
-    fields = [f.name for f in dataclasses.fields(settings) if f.name not in _RUN_ONLY]
+    fields = [f for f in dataclasses.fields(settings) if f.name not in _RUN_ONLY]
     # One after the other, for many defaults depend on what is given; what most depend on first.
-    order = [*_DECIDING, *(name for name in fields if name not in _DECIDING)]
-    given = {"model": settings.model}
+    order = [*_DECIDING, *(f.name for f in fields if f.name not in _DECIDING)]
+    together = [f.name for f in fields if f.metadata["group"] == MACHINES]
+    given = {n: getattr(settings, n) for n in ("model", "workdir", "batch_size", *together)}
     while True:
         usual = type(settings)(**given)
         missing = [name for name in order if _differ(name, usual, settings)]
         if not missing:
             break
         given[missing[0]] = getattr(settings, missing[0])
-    for name in fields:
-        value = given.get(name)
-        if value is None or (name == "model" and value == Settings().model):
+    for field in fields:
+        name, value = field.name, given.get(field.name)
+        usual = Settings().model if name == "model" else field.default
+        if value is None or value == usual:
             continue
         if isinstance(value, bool):
             yield f"--{name}" if value else f"--no{name}"

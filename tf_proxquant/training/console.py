@@ -4,7 +4,8 @@ import dataclasses
 import pathlib
 import shlex
 
-from tf_proxquant.training.settings import MACHINES, Settings
+from tf_proxquant.training.image_settings import ImageSettings
+from tf_proxquant.training.settings import MACHINES
 
 # Settings that a run from the full precision of another one does not take over.
 _RUN_ONLY = (
@@ -124,7 +125,7 @@ def _flags(settings):
         given[missing[0]] = getattr(settings, missing[0])
     for field in fields:
         name, value = field.name, given.get(field.name)
-        usual = Settings().model if name == "model" else field.default
+        usual = ImageSettings.model if name == "model" else field.default
         if value is None or value == usual:
             continue
         if isinstance(value, bool):

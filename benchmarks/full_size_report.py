@@ -77,9 +77,9 @@ def draw(results, rows, path):
             own = [line for line in chosen if line["row"] == name]
             if own:
                 _draw_row(axes, name, rows[name], own)
-        warm = [line["warm_start_accuracy"] for line in chosen if "warm_start_accuracy" in line]
+        warm = {r["seed"]: r["warm_start_accuracy"] for r in chosen if "warm_start_accuracy" in r}
         if warm:
-            axes.axhline(np.mean(warm), color="k", ls="--", lw=0.8)
+            axes.axhline(np.mean([*warm.values()]), color="k", ls="--", lw=0.8)
         smallest = min(line["small_bytes"] for line in chosen)
         axes.set(xscale="log", xlim=(smallest / 2, 2 * chosen[0]["float_bytes"]))
         title = TITLES.get(group[0], group[0])

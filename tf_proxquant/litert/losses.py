@@ -168,7 +168,8 @@ def find_lost(report, model):
             if _size(row.shape) <= missing:  # the kernel, or a part of one that the layer divides
                 missing -= _size(row.shape)
                 lost.append((row, _reason(model, layer)))
-    return lost
+    # Once, also where the name of a row has those of two layers.
+    return list({id(row): (row, reason) for row, reason in lost}.values())
 
 
 def _is_unknown(row):

@@ -111,6 +111,10 @@ def encode(
     names = settings.names if strip_names is None else not strip_names
     content, plan, found = _write_plan(base, settings, request, names)
     planned = {change.weight.name for change in plan.changes if change.form}
+    rows = [
+        TensorRow.of_change(change, MOVED_BACK if change.weight.key in moved_back else "")
+        for change in plan.changes
+    ]
     checked = content
     if weights == "tables":
         weight_names = {change.weight.name for change in plan.changes}
@@ -124,13 +128,7 @@ def encode(
         bytes=len(content),
         float_bytes=len(float_content),
         gzip_bytes=len(zlib.compress(content, 6)),
-        rows=(
-            *(
-                TensorRow.of_change(change, MOVED_BACK if change.weight.key in moved_back else "")
-                for change in plan.changes
-            ),
-            *(row for row in already if row.name not in planned),
-        ),
+        rows=(*rows, *(row for row in already if row.name not in planned)),
         notes=(*remarks, *plan.notes, *in_tables),
         inputs=inputs,
         outputs=outputs,

@@ -212,7 +212,7 @@ class FreezingOptimizer(WrappingOptimizer):
         if not self.inner_optimizer.use_ema:
             return
         is_frozen = self._is_past_freeze()
-        before = [(ops.copy(variable), self._is_on_grid(variable)) for variable in self._selected()]
+        before = [(ops.copy(v), is_frozen or self._is_on_grid(v)) for v in self._selected()]
         self._finalize_inner()
         for (variable, quantizer), (value, is_on_grid) in zip(
             self.quantized_variables, before, strict=True

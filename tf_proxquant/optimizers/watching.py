@@ -45,13 +45,13 @@ def follow(bundle, latent, weights, left):
     def norm(tensor):
         return bundle.total(tensor * tensor)
 
-    length, product = norm(old), bundle.total(old * new)
+    length, product, now = norm(old), bundle.total(old * new), norm(new)
     factor = product / ops.where(length > 0, length, ops.ones_like(length))
     # Squares of very large weights are infinite, of very small ones zero: nothing is known then.
     factor = ops.where(ops.logical_and(factor > 0, factor < math.inf), factor, 1.0)
     moved, off = norm(new - old), norm(new - bundle.spread(factor) * old)
-    is_gone = ops.logical_and(product <= 0, length + norm(new) > 0)
-    is_gone = ops.logical_or(off > CHANGE**2 * norm(new), is_gone)
+    is_gone = ops.logical_and(product <= 0, length + now > 0)
+    is_gone = ops.logical_or(off > CHANGE**2 * now, is_gone)
     factor = bundle.spread(ops.where(off <= SCALED**2 * moved, factor, 1.0))
     followed = factor * remembered + (new - factor * old)
     followed = ops.cast(ops.where(bundle.spread(is_gone), new, followed), latent.dtype)

@@ -55,7 +55,7 @@ _PUBLISHED = {"per_channel": False, "decay": "constant", "learning_rate": 0.01}
 _LAZY = {"BinaryConnect": "binaryconnect", "BinaryRelax": "binaryrelax", "PARQ": "parq"}
 
 ROWS = {
-    "full precision, continued": {"method": "full_precision"},
+    "full precision, continued": {"method": "full_precision", "freeze_epoch": None},
     "binary, warm start snapped": {"method": "proxquant", "freeze_epoch": 0},
     "binary, ProxQuant as published": {"regularizer": "l1", **_PUBLISHED},
     "binary, ProxQuant l1": {"regularizer": "l1"},

@@ -91,9 +91,8 @@ def _run(values, model, path=None):
         return litert.inspect(model)
     options = flagging.options(values, {"npz": _arrays, "txt": _lines})
     if values.plan:
-        for name in flagging.ONLY_WRITING:
-            del options[name]
-        return exporting.preview(model, **options)
+        deciding = options.keys() - exporting.ONLY_WRITING
+        return exporting.preview(model, **{name: options[name] for name in deciding})
     report = litert.export(model, path, **options)
     if values.c_array:
         c_array.write(path)

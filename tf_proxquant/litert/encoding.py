@@ -90,13 +90,7 @@ def encode(
     float_content, remarks = _to_float(source, **signature)
     said = {"labels": labels, "vocabulary": vocabulary, "value_range": value_range}
     metadata.check(float_content, **said)
-    already = _stored_already(source)
-    if already and settings.is_integer:
-        raise ValueError(
-            f"profile={profile!r} needs a source of float32. Received: a .tflite in which "
-            f"{len(already)} weight tensors are stored as {already[0].form} or alike. Export the "
-            "Keras model, or its float .tflite."
-        )
+    already = _stored_already(source, settings)
     if any("static" in row.form or "direct" in row.form for row in already):
         # Kernel sets round such activations differently.
         settings = dataclasses.replace(settings, error_limit=plans.get("static").error_limit)
@@ -140,12 +134,22 @@ def encode(
     )  # fmt: skip
 
 
-def _stored_already(source):
-    """Rows of the weights that a .tflite source does not hold as float32: they stay as they are."""
+def _stored_already(source, settings):
+    """Rows of the weights that a .tflite source does not hold as float32: they stay as they are.
+
+    Raises: ValueError: where the profile needs all of them in float32.
+    """
     if not isinstance(source, bytes):
         return []
     rows = inspecting.rows_of(flatbuffer.Model(source), len(source))
-    return [dataclasses.replace(row, reason=ALREADY) for row in rows if row.form != "float32"]
+    already = [dataclasses.replace(row, reason=ALREADY) for row in rows if row.form != "float32"]
+    if already and settings.is_integer:
+        raise ValueError(
+            "profile='static' needs a source of float32. Received: a .tflite in which "
+            f"{len(already)} weight tensors are stored as {already[0].form} or alike. Export the "
+            "Keras model, or its float .tflite."
+        )
+    return already
 
 
 def _with_metadata(content, said, source):

@@ -14,8 +14,6 @@ FILES = {
 }  # fmt: skip
 # Options that the command cannot take.
 LEFT_OUT = ("model_or_path", "path", "input_signature")
-# Options that say nothing of what is in the file.
-ONLY_WRITING = ("verify", "archive", "strict", "inputs")
 
 
 def define_options(values):

@@ -1,5 +1,6 @@
 """What ProxQuant and ProxConnect share beside the mathematics: selection and state."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -66,6 +67,7 @@ class QuantizingOptimizer(FreezingOptimizer):
         )
         self.jit_compile = arguments.check_jit_compile(jit_compile)
         self._latents = {}
+        self._left = {}
         self._bundles = {}
         self._is_placed = False
 
@@ -114,6 +116,11 @@ class QuantizingOptimizer(FreezingOptimizer):
             for variable, _ in self.quantized_variables:
                 left = self.add_variable_from_reference(variable, name="left")
                 self._left[self._var_key(variable)] = left
+
+    def _fill_added(self, saved):
+        super()._fill_added(saved)
+        for left in self._left.values():  # nothing is known of them
+            left.assign(ops.full(left.shape, math.nan, left.dtype))
 
     def _make_kept_levels(self):
         pairs = [(v, q) for v, q in self.quantized_variables if q.fixed_level is None]

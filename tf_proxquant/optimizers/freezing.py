@@ -1,6 +1,5 @@
 """Levels, snap and freeze: which grid the weights go to, and what holds them on it."""
 
-import math
 from typing import NamedTuple
 
 import keras
@@ -47,7 +46,6 @@ class FreezingOptimizer(WrappingOptimizer):
         self._quantizers = {}
         self._kept_levels = {}
         self._traces: dict = {}
-        self._left: dict = {}
         self._snap_distance = None
         self._has_warned = False
 
@@ -241,8 +239,6 @@ class FreezingOptimizer(WrappingOptimizer):
             levels = holding.read_levels(quantizer, variable, kept) if is_missing else None
             if kept is not None and levels is not None:
                 kept.assign(levels)
-        for left in self._left.values():  # nothing is known of them
-            left.assign(ops.full(left.shape, math.nan, left.dtype))
 
 
 def _levels_of(quantizer, points):

@@ -1,7 +1,7 @@
 """Seconds of CPU to the first training step, as a ratio to bare Adam's.
 
     python -m benchmarks.first_step [--models=mobilenet_v2,...] [--rounds=3] [--only=REGEX]
-        [--compile=auto|never|always] [--toy]
+        [--compile=auto|never|always] [--freeze_step=1000] [--toy]
 
 From `compile` to the end of the first step of `fit`, batch 8, everything that was to be traced and
 compiled included; CPU time of all threads, so that what runs beside it counts little. Every figure
@@ -53,10 +53,10 @@ MEMORY = "binary, memory .99"
 ROWS = ("adam", *QUANTIZERS, MEMORY)
 
 
-def optimizer_of(row, jit_compile):
-    """Returns the optimizer of a row: strength "auto", frozen at step 1000."""
+def optimizer_of(row, jit_compile, freeze_step=1000):
+    """Returns the optimizer of a row, with strength "auto"."""
     adam = keras.optimizers.Adam(0.01)
-    arguments = {"freeze_step": 1000, "jit_compile": jit_compile}
+    arguments = {"freeze_step": freeze_step, "jit_compile": jit_compile}
     if row == "adam":
         return adam
     if row == MEMORY:
@@ -64,13 +64,13 @@ def optimizer_of(row, jit_compile):
     return pq.ProxQuant(adam, QUANTIZERS[row.partition(",")[0]](), **arguments)
 
 
-def measure(model_name, row, jit_compile):
+def measure(model_name, row, jit_compile, freeze_step):
     """Returns the CPU seconds of one row, in this process."""
     model = MODELS[model_name]()
     shape = model.input_shape[1:]
     x, y = np.zeros((BATCH, *shape), "float32"), np.zeros(BATCH, "int32")
     start = time.process_time()
-    optimizer = optimizer_of(row, jit_compile)
+    optimizer = optimizer_of(row, jit_compile, freeze_step)
     model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(x, y, batch_size=BATCH, verbose=0)
     return time.process_time() - start
@@ -83,13 +83,13 @@ def in_process_of_its_own(name, *arguments):
     return json.loads(finished.stdout.splitlines()[-1])
 
 
-def table(model_name, rows, rounds, compile_):
+def table(model_name, rows, rounds, *flags):
     """Measures the rows of a model in turns; returns Markdown."""
     seconds = {row: [] for row in rows}
     for _ in range(rounds):
         for row in rows:
-            flags = f"--row={row}", f"--models={model_name}", f"--compile={compile_}"
-            seconds[row].append(in_process_of_its_own("first_step", *flags))
+            given = f"--row={row}", f"--models={model_name}", *flags
+            seconds[row].append(in_process_of_its_own("first_step", *given))
     lines = [f"| {model_name} | CPU seconds | to Adam |", "|---|---|---|"]
     for row in rows:
         ratios = [s / adam for s, adam in zip(seconds[row], seconds["adam"], strict=True)]
@@ -104,18 +104,21 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="regex of the rows beside adam")
     parser.add_argument("--compile", default="auto", choices=("auto", "never", "always"))
+    parser.add_argument("--freeze_step", type=int, default=1000)
     parser.add_argument("--row", help=argparse.SUPPRESS)
     parser.add_argument("--toy", action="store_true", help="a tiny network, once")
     arguments = parser.parse_args()
     jit_compile = {"auto": "auto", "never": False, "always": True}[arguments.compile]
     if arguments.row:
-        print(json.dumps(measure(arguments.models, arguments.row, jit_compile)))
+        settings = arguments.models, arguments.row, jit_compile, arguments.freeze_step
+        print(json.dumps(measure(*settings)))
         return
     models = ["toy"] if arguments.toy else arguments.models.split(",")
     rounds = 1 if arguments.toy else arguments.rounds
     rows = [r for r in ROWS if r == "adam" or re.search(arguments.only, r)]
+    flags = f"--compile={arguments.compile}", f"--freeze_step={arguments.freeze_step}"
     for name in models:
-        print(table(name, rows[:2] if arguments.toy else rows, rounds, arguments.compile))
+        print(table(name, rows[:2] if arguments.toy else rows, rounds, *flags))
 
 
 if __name__ == "__main__":

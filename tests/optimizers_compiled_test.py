@@ -3,6 +3,7 @@
 import itertools
 import math
 import unittest
+from unittest import mock
 
 import keras
 import numpy as np
@@ -156,11 +157,53 @@ class CompiledTest(unittest.TestCase):
             (True, proxquant(pq.Ternary(optimal=True), jit_compile="auto"), large),
             (False, proxquant(pq.Ternary(optimal=True, axis=-1), jit_compile="auto"), large),
             (True, pq.ProxConnect(keras.optimizers.Adam(), pq.Binary()), large),
+            (True, proxquant(jit_compile="auto", freeze_step=4000), small),
+            (False, proxquant(jit_compile="auto", freeze_step=3999), small),
+            (False, proxquant(pq.Binary("median"), jit_compile="auto", freeze_step=4000), small),
         ):
             with self.subTest(expected=expected, optimizer=optimizer.get_config()):
                 self.assertIs(compiled(optimizer, shapes), expected)
         with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
-            self.assertFalse(graphs.compiles(proxquant()))
+            self.assertIsNone(graphs.first_compiled(proxquant()))
+
+    @unittest.skipUnless(ON_TENSORFLOW, "Keras compiles on the other backends")
+    def test_a_long_run_is_compiled_after_some_steps(self):
+        with mock.patch.object(graphs, "TRIED", 3), mock.patch.object(graphs, "LATE_FREEZE", 8):
+            for memory, (name, quantizer) in itertools.product((0.0, 0.9), QUANTIZERS.items()):
+                arguments = {"prox": "piecewise_affine", "freeze_step": 8, "memory": memory}
+                ends = []
+                for jit_compile in (False, "auto"):
+                    optimizer = pq.ProxQuant(
+                        keras.optimizers.Adam(0.01), quantizer, jit_compile=jit_compile, **arguments
+                    )
+                    variables, gradients = made_up(SHAPES)
+                    step = make_step(optimizer, variables, gradients)
+                    seen = []
+                    for _ in range(10):
+                        step()
+                        seen.append([ops.convert_to_numpy(v) for v in variables])
+                    self.assertTrue(optimizer.frozen)
+                    ends.append(seen)
+                with self.subTest(name, memory=memory):
+                    for number, (plain, compiled) in enumerate(zip(*ends, strict=True), 1):
+                        rounded = {} if number <= 3 else {"rtol": 1e-4, "atol": 1e-6}
+                        check = (
+                            np.testing.assert_allclose if rounded else np.testing.assert_array_equal
+                        )
+                        for one, other in zip(plain, compiled, strict=True):
+                            check(other, one, **rounded)
+
+    @unittest.skipUnless(ON_TENSORFLOW, "Keras compiles on the other backends")
+    def test_later_compilation_in_fit(self):
+        """Inside the conditions and loops of Keras: loss scaling, several steps in one call."""
+        with mock.patch.object(graphs, "TRIED", 3), mock.patch.object(graphs, "LATE_FREEZE", 8):
+            for scale in (False, True):
+                optimizer = proxquant(pq.Binary(), jit_compile="auto", freeze_step=8)
+                if scale:
+                    optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+                model = cases.train(optimizer, epochs=3, steps_per_execution=4)
+                with self.subTest(scale=scale):
+                    self.assertTrue(cases.on_grid(cases.weights(model)["hidden/kernel"]))
 
     def test_fit_with_a_sparse_gradient(self):
         """The gradient of an embedding is no tensor on TensorFlow."""
@@ -220,6 +263,26 @@ class BundlesTest(unittest.TestCase):
                 np.testing.assert_allclose(kept, bundle.quantizer.levels(joined), rtol=1e-6)
                 for part, given in zip(bundle.split_levels(kept), levels, strict=True):
                     np.testing.assert_array_equal(part, given)
+                sums = [float(ops.sum(v)) for v in variables]
+                np.testing.assert_allclose(bundle.total(joined), sums, rtol=1e-4)
+                numbered = joined * 0 + bundle.spread(ops.convert_to_tensor([1.0, 2.0, 3.0]))
+                for number, part in enumerate(bundle.split(numbered), 1):
+                    np.testing.assert_array_equal(part, number + ops.zeros((2, 3, 4, 5)))
+
+    def test_groups_of_the_last_axis_are_columns(self):
+        for shape, axis, expected in (
+            ((3, 3, 4, 8), -1, (36, 8)),
+            ((3, 3, 8, 1), 2, (9, 8)),  # depthwise
+            ((3, 3, 4, 8), (2, 3), (9, 32)),
+            ((4, 8), 0, (4, 8)),
+            ((3, 4, 8), 1, (4, 24)),
+            ((4, 8), None, (1, 32)),
+            ((4, 1), -1, (1, 4)),
+        ):
+            (variable,), _ = made_up([shape])
+            (bundle,) = bundles.make_bundles([(variable, pq.Ternary(axis=axis))])
+            with self.subTest(shape=shape, axis=axis):
+                self.assertEqual(tuple(bundle.join([variable]).shape), expected)
 
     def test_joined_weights_move_as_each_alone(self):
         """Against one optimizer for each kernel: nothing leaks from one kernel to another."""

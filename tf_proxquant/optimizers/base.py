@@ -182,17 +182,13 @@ class QuantizingOptimizer(FreezingOptimizer):
             optimizer was built with.
         """
         self._start(trainable_variables)
-        is_compiled = graphs.compiles(self)
-        bundles = self._bundles_of(trainable_variables, is_compiled)
 
-        def update(grads):
+        def update(grads, is_compiled):
+            bundles = self._bundles_of(trainable_variables, is_compiled)
             self._update(grads, trainable_variables, bundles)
 
-        if is_compiled:
-            graphs.run(update, grads)
-            return
         try:
-            update(grads)
+            graphs.run(self, update, grads)
         except NotFiniteError:
             self.fit_levels()  # which names the variable, and not a row of a bundle
             raise

@@ -1,4 +1,4 @@
-"""Bundles: small variables whose levels are fitted together, as the rows of one tensor.
+"""Bundles: small variables whose levels are fitted together, side by side in one tensor.
 
 A network has many small kernels. One operation on all of them costs less than one on each, and
 takes much less time to trace and to compile.
@@ -19,14 +19,16 @@ LARGEST_FUSED, LARGEST = 2**16, 2**19
 
 
 class Bundle:
-    """Variables whose groups share a length and a quantizer, stacked as the rows of one tensor.
+    """Variables whose groups share a length and a quantizer, side by side in one tensor.
 
-    A single variable keeps its shape, unless the bundle has a `kind`.
+    Where the groups of every variable are its last axis, as in kernels of layers, they are the
+    columns of that tensor, else its rows: what is moved to the other axis takes longer than what
+    is done with it there. A single variable keeps its shape, unless the bundle has a `kind`.
 
     Args:
       variables: list of `keras.Variable`s.
       quantizer: their quantizer.
-      kind: hashable, equal for bundles whose rows may differ in number and length alone, so that
+      kind: hashable, equal for bundles whose groups may differ in number and length alone, so that
         one function of a graph serves them all; None for others.
 
     Attributes:
@@ -38,19 +40,25 @@ class Bundle:
         self.variables = variables
         self.quantizer = quantizer
         self.kind = kind
-        self._axis = quantizer.axis
+        self._given_axis = quantizer.axis
         self._shapes = [tuple(v.shape) for v in variables]
-        self._is_rows = len(variables) > 1 or kind is not None
-        if self._is_rows:
+        self._counts = [groups.count(shape, quantizer.axis) for shape in self._shapes]
+        self._axis = None  # that of the groups in the joined tensor
+        if len(variables) > 1 or kind is not None:
+            self._axis = _axis_of_groups(self._shapes[0], quantizer)
             # A copy: a quantizer of the user's own may not say what it is made from.
             self.quantizer = copy.copy(quantizer)
-            self.quantizer.axis = 0
+            self.quantizer.axis = self._axis
 
     def join(self, tensors):
         """Returns one tensor of `tensors`, a list in the order and shapes of the variables."""
-        if not self._is_rows:
+        if self._axis is None:
             return ops.convert_to_tensor(tensors[0])
-        return _concatenate([groups.as_rows(t, self._axis) for t in tensors])
+        if self._axis == 0:
+            return _concatenate([groups.as_rows(t, self._given_axis) for t in tensors], 0)
+        reshape = groups.namespace(tensors[0]).reshape
+        parts = zip(tensors, self._counts, strict=True)
+        return _concatenate([reshape(t, (-1, count)) for t, count in parts], 1)
 
     def read(self, tensors=None):
         """Returns `join` of copies: of the variables, or of as many others.
@@ -62,43 +70,43 @@ class Bundle:
 
     def split(self, joined):
         """Returns what `join` was given; of an array, arrays."""
-        if not self._is_rows:
+        if self._axis is None:
             return [joined]
-        counts = [groups.count(shape, self._axis) for shape in self._shapes]
-        return [
-            groups.from_rows(part, shape, self._axis)
-            for part, shape in zip(_split(joined, counts), self._shapes, strict=True)
-        ]
+        parts = zip(_split(joined, self._counts, self._axis), self._shapes, strict=True)
+        if self._axis == 0:
+            return [groups.from_rows(part, shape, self._given_axis) for part, shape in parts]
+        return [groups.namespace(part).reshape(part, shape) for part, shape in parts]
 
     def total(self, joined):
         """Returns the sum of each variable, shape (variables,), of a tensor like that of `join`."""
-        if not self._is_rows:
+        if self._axis is None:
             return ops.reshape(ops.sum(joined), (1,))
-        counts = [groups.count(shape, self._axis) for shape in self._shapes]
-        owners = np.repeat(np.arange(len(counts)), counts)
-        return ops.segment_sum(ops.sum(joined, axis=1), owners, len(counts))
+        sums = ops.sum(joined, axis=1 - self._axis)
+        return ops.segment_sum(sums, self._owners(), len(self._counts))
 
     def spread(self, values):
         """Returns a value of each variable, shape (variables,), in a shape that fits `join`."""
-        if not self._is_rows:
+        if self._axis is None:
             return values[0]
-        counts = [groups.count(shape, self._axis) for shape in self._shapes]
-        return ops.expand_dims(ops.take(values, np.repeat(np.arange(len(counts)), counts)), 1)
+        return ops.expand_dims(ops.take(values, self._owners()), 1 - self._axis)
+
+    def _owners(self):
+        """The number of the variable that each group belongs to."""
+        return np.repeat(np.arange(len(self._counts)), self._counts)
 
     def join_levels(self, levels):
         """Returns the levels of the joined tensor from those of each variable."""
         levels = [ops.copy(x) for x in levels]
-        if not self._is_rows:
+        if self._axis is None:
             return levels[0]
-        return _concatenate([ops.reshape(x, (-1, x.shape[-1])) for x in levels])
+        return _concatenate([ops.reshape(x, (-1, x.shape[-1])) for x in levels], 0)
 
     def split_levels(self, joined):
         """Returns what `join_levels` was given."""
-        if not self._is_rows:
+        if self._axis is None:
             return [joined]
-        counts = [groups.count(shape, self._axis) for shape in self._shapes]
-        parts = _split(joined, counts)
-        return [p[0] for p in parts] if self._axis is None else parts
+        parts = _split(joined, self._counts, 0)
+        return [p[0] for p in parts] if self._given_axis is None else parts
 
 
 def make_bundles(pairs, is_fused=False):
@@ -142,7 +150,13 @@ def _key(variable, quantizer, is_fused):
     if size > (LARGEST_FUSED if is_fused else LARGEST):
         return id(variable)
     length = size // groups.count(variable.shape, quantizer.axis)
-    return (*_made_from(variable, quantizer), length)
+    axis = _axis_of_groups(tuple(variable.shape), quantizer)
+    return (*_made_from(variable, quantizer), length, axis)
+
+
+def _axis_of_groups(shape, quantizer):
+    """1 where the groups are what a reshape to two axes has in the last one, else 0."""
+    return 1 if groups.are_last(shape, quantizer.axis) else 0
 
 
 def _kind(variable, quantizer):
@@ -150,7 +164,8 @@ def _kind(variable, quantizer):
     is_ours = programs.is_ours(quantizer)
     if not is_ours or quantizer.needs_shape or not _is_joinable(variable, quantizer):
         return None
-    return _made_from(variable, quantizer, but="axis")  # of rows it is 0
+    axis = _axis_of_groups(tuple(variable.shape), quantizer)
+    return (*_made_from(variable, quantizer, but="axis"), axis)
 
 
 def _made_from(variable, quantizer, but=None):
@@ -171,9 +186,11 @@ def _fits_rows(quantizer):
     )
 
 
-def _concatenate(tensors):
-    return tensors[0] if len(tensors) == 1 else groups.namespace(tensors[0]).concatenate(tensors)
+def _concatenate(tensors, axis):
+    if len(tensors) == 1:
+        return tensors[0]
+    return groups.namespace(tensors[0]).concatenate(tensors, axis=axis)
 
 
-def _split(tensor, sizes):
-    return [tensor] if len(sizes) == 1 else graphs.split(tensor, sizes)
+def _split(tensor, sizes, axis):
+    return [tensor] if len(sizes) == 1 else graphs.split(tensor, sizes, axis)

@@ -18,49 +18,69 @@ from tf_proxquant.quantizers.groups import namespace
 # Weights in the mean trainable variable from which "auto" compiles. The compiler takes time for
 # each variable, and saves time for each weight and step.
 LARGE = 2**17
+# Small variables are compiled where the freeze comes so late that this saves more than it takes,
+# and after so many steps, that nobody waits for it who only tries something.
+LATE_FREEZE, TRIED = 4000, 500
 
 
-def compiles(optimizer):
-    """Whether an update that begins now is compiled.
-
-    Args:
-      optimizer: a built `QuantizingOptimizer`.
-
-    Returns: False for `jit_compile=False`, on other backends, outside a graph (custom loops
-      without `tf.function`, `run_eagerly`) and under tf.distribute; with "auto" also where the
-      variables are small, where a quantizer sorts, and if a part is not from Keras or this
-      package, for not everything compiles.
-    """
-    if not optimizer.jit_compile or keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow
-
-    if tensorflow.executing_eagerly() or tensorflow.distribute.has_strategy():
-        return False
-    if optimizer.jit_compile is True:
-        return True
-    if any(quantizer.sorts for _, quantizer in optimizer.quantized_variables):
-        return False
-    sizes = [math.prod(v.shape) for v in optimizer._trainable_variables]
-    return sum(sizes) >= LARGE * len(sizes) and all(map(is_known, _parts(optimizer)))
-
-
-def run(function, tensors):
-    """Calls `function(tensors)`, which returns nothing, compiled by XLA.
+def run(optimizer, update, tensors):
+    """Calls `update(tensors, is_compiled)`, which returns nothing, compiled by XLA where that pays.
 
     For use while a graph is traced: it is traced and compiled once with that graph.
 
     Args:
-      function: callable that reads and assigns variables.
+      optimizer: a built `QuantizingOptimizer`.
+      update: callable that reads and assigns variables.
       tensors: list of tensors of that graph, or None.
     """
+    first = first_compiled(optimizer)
+    if first is None:
+        update(tensors, False)
+    elif first == 0:
+        _function(lambda *t: update(list(t), True), jit_compile=True)(*tensors)
+    else:
+        import tensorflow
 
-    def traced(*tensors):
-        function(list(tensors))
+        # One trace for both: by itself, and compiled when it is called for the first time.
+        alone = _function(lambda *t: update(list(t), False), _noinline=True)
+        compiled = _function(lambda *t: alone(*t), jit_compile=True)
+        is_early = ops.convert_to_tensor(optimizer.iterations) < first
+        tensorflow.cond(is_early, lambda: alone(*tensors), lambda: compiled(*tensors))
 
+
+def _function(body, jit_compile=None, **attributes):
     import tensorflow
 
-    tensorflow.function(traced, jit_compile=True, autograph=False)(*tensors)
+    return tensorflow.function(
+        body, jit_compile=jit_compile, autograph=False, experimental_attributes=attributes or None
+    )
+
+
+def first_compiled(optimizer):
+    """The step from which on updates are compiled; None for never.
+
+    Never with `jit_compile=False`, on other backends, outside a graph (custom loops without
+    `tf.function`, `run_eagerly`) and under tf.distribute; with "auto" also where the variables are
+    small and the freeze is not late, where a quantizer sorts, and if a part is not from Keras or
+    this package, for not everything compiles.
+    """
+    if not optimizer.jit_compile or keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow
+
+    if tensorflow.executing_eagerly() or tensorflow.distribute.has_strategy():
+        return None
+    if optimizer.jit_compile is True:
+        return 0
+    quantizers = [quantizer for _, quantizer in optimizer.quantized_variables]
+    if any(q.sorts for q in quantizers) or not all(map(is_known, _parts(optimizer))):
+        return None
+    sizes = [math.prod(v.shape) for v in optimizer._trainable_variables]
+    if sum(sizes) >= LARGE * len(sizes):
+        return 0
+    if tensorflow.config.list_physical_devices("GPU"):  # where Keras compiles the whole step
+        return None
+    return TRIED if (optimizer.freeze_step or 0) >= LATE_FREEZE else None
 
 
 def compute_if(condition, compute, tensors, otherwise):
@@ -97,13 +117,13 @@ def call_shared(cache, function, bundle, *tensors, eagerly=False):
     """Returns `function(bundle.quantizer, *tensors)`; one trace serves all bundles of a kind.
 
     Each operation of a graph takes time when it is traced, optimized and started the first time,
-    and the bundles of a network differ in nothing but the shape of their rows.
+    and the bundles of a network differ in nothing but the shape of their tensors.
 
     Args:
       cache: dict that keeps what is traced.
       function: callable that takes a quantizer and tensors, and gives a tensor.
       bundle: a `Bundle`.
-      *tensors: the rows, and tensors of fewer elements; None is handed on.
+      *tensors: the weights, and tensors of fewer elements; None is handed on.
       eagerly: whether to do so outside a graph, too, where `function` raises nothing then.
     """
     if bundle.kind is None or not _shares(eagerly):
@@ -113,8 +133,10 @@ def call_shared(cache, function, bundle, *tensors, eagerly=False):
     if key not in cache:
         cache[key] = _shared(function, bundle.quantizer, tensors)
     result = cache[key](*given)
-    known = given[0].shape[: len(result.shape)]
-    result.set_shape([k if r is None else r for k, r in zip(known, result.shape, strict=True)])
+    traced = cache[key].output_shapes
+    is_like_weights = traced.rank == 2 and traced[1] is None
+    count = given[0].shape[bundle.quantizer.axis]
+    result.set_shape(given[0].shape if is_like_weights else [count, *traced[1:]])
     return result
 
 
@@ -128,7 +150,7 @@ def _shares(eagerly):
 
 
 def _shared(function, quantizer, tensors):
-    """Traces a function for rows of any number and length."""
+    """Traces a function for groups of any number and length."""
     import tensorflow
 
     def signature(index, tensor):
@@ -149,13 +171,13 @@ def _shared(function, quantizer, tensors):
     ).get_concrete_function()
 
 
-def split(tensor, sizes):
-    """Returns the parts of these sizes along the first axis. That of Keras is 20 operations."""
+def split(tensor, sizes, axis):
+    """Returns the parts of these sizes along an axis. That of Keras is 20 operations."""
     if keras.backend.backend() == "tensorflow" and not isinstance(tensor, np.ndarray):
         import tensorflow
 
-        return tensorflow.split(tensor, sizes)
-    return namespace(tensor).split(tensor, list(itertools.accumulate(sizes))[:-1])
+        return tensorflow.split(tensor, sizes, axis)
+    return namespace(tensor).split(tensor, list(itertools.accumulate(sizes))[:-1], axis)
 
 
 def outside():

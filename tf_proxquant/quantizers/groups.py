@@ -114,6 +114,13 @@ def from_rows(rows, shape, axis):
     return xp.transpose(weights, [order.index(a) for a in range(len(shape))])
 
 
+def are_last(shape, axis):
+    """Whether `reshape(weights, (-1, groups))` has the groups as columns; False for one group."""
+    kept = [a for a in kept_axes(len(shape), axis) if shape[a] != 1]
+    others = [a for a in range(len(shape)) if shape[a] != 1 and a not in kept]
+    return bool(kept) and all(a < kept[0] for a in others)
+
+
 def namespace(tensor):
     """NumPy for its arrays, else `keras.ops`: what they have in common has one signature."""
     return np if isinstance(tensor, np.ndarray) else ops

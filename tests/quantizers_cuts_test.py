@@ -77,6 +77,13 @@ class CutsTest(unittest.TestCase):
             found = cuts.best_cuts(ops.convert_to_tensor(sizes), lower="mean")
             self.check(names, sizes, found, True)
 
+    def test_many_rows_are_counted_only_where_they_are_very_long(self):
+        for shape, expected in (
+            ((16, 2048), True), ((16, 2047), False), ((17, 2048), False), ((17, 2**17), True),
+        ):  # fmt: skip
+            with self.subTest(shape):
+                self.assertIs(cuts.are_long(np.zeros(shape, "bool")), expected)
+
     def test_quantizers_count_long_groups_to_the_error_of_the_sort(self):
         weights = np.random.default_rng(0).normal(0.1, 1, size=cuts.MANY + 5).astype("float32")
         for quantizer in (

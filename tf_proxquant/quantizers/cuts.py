@@ -28,7 +28,8 @@ from tf_proxquant.typing import Tensor
 BITS = 24  # of the largest size, those of a float32
 BINS = 2**6, 2**13  # the least and the most
 LONG = 2**18  # sizes counted at once: 2^11 times as much, the sum of depths in a bin, is an int32
-MANY = 2**17  # weights of a row from which on counting it is faster than a sort
+# Weights of a row from which on counting it is faster than a sort: of one of few rows, of any.
+MANY, MANY_OF_ANY, FEW_ROWS = 2**11, 2**17, 16
 NORMAL = 1.2e-38  # TensorFlow takes smaller float32 for 0
 ROUNDS = 4
 WITHIN = 1e-6  # of the squared error
@@ -98,7 +99,8 @@ def best_cuts(rows, by_sign=False, lower="zero"):
 
 def are_long(rows):
     """Whether rows should be counted rather than sorted."""
-    return rows.shape[1] >= MANY
+    groups, length = rows.shape
+    return length >= (MANY if groups <= FEW_ROWS else MANY_OF_ANY)
 
 
 def unless_proved(proved, levels, sort):

@@ -28,9 +28,10 @@ class MultiBit(Quantizer):
     it leave over), then `rounds - 1` rounds of alternation (least-squares scales for the codes,
     then codes for the scales). With `optimal=True`:
         1 bit   mean |w|, exact
-        2 bits  exact: 2-means on |w|, by one sort and prefix sums; groups of 131,072 weights and
-                more on |w| - min |w|, by counting, within a millionth of the least squared error
-                and 4e-7 of the sum of squares, see `quantizers/cuts.py`
+        2 bits  exact: 2-means on |w|, by one sort and prefix sums; up to 16 groups of 2,048
+                weights and more, and any of 131,072, on |w| - min |w|, by counting, within a
+                millionth of the least squared error and 4e-7 of the sum of squares, see
+                `quantizers/cuts.py`
         3, 4    the best of 25 or 37 fixed starts and of moves from the best of them, each
                 alternated on prefix sums; deterministic, not proven optimal, and never worse than
                 `optimal=False`

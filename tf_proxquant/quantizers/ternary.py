@@ -26,10 +26,10 @@ class Ternary(Quantizer):
     With `optimal=True`, the levels of least squared error, exactly. A side that rounds its k
     largest sizes x_1 >= x_2 >= ... to their mean, and the rest to 0, lowers the squared error by
         (x_1 + ... + x_k)^2 / k
-    and the best k is read off one sort and its prefix sums, O(n log n). Groups of 131,072 weights
-    and more are counted, O(n), with a proof that the error is within a millionth of the least one
-    and 4e-7 of the sum of squares (`quantizers/cuts.py`), and sorted where that fails. The two
-    sides do not interact; with `symmetric=True` they are one.
+    and the best k is read off one sort and its prefix sums, O(n log n). Up to 16 groups of 2,048
+    weights and more, and any of 131,072, are counted, O(n), with a proof that the error is within a
+    millionth of the least one and 4e-7 of the sum of squares (`quantizers/cuts.py`), and sorted
+    where that fails. The two sides do not interact; with `symmetric=True` they are one.
 
     Args:
       threshold: finite number >= 0, a multiple of the mean of |w|; at most 1 with

@@ -1,13 +1,14 @@
 """Cost of one optimizer step, as a ratio to the bare inner optimizer in the same run.
 
     python -m benchmarks.optimizer_step [--model=resnet20|resnet56|wide] [--inner=adam|sgd]
-        [--compile=auto|never|outside] [--whole] [--memory] [--only=REGEX] [--toy]
+        [--compile=auto|always|never|outside] [--whole] [--memory] [--only=REGEX] [--toy]
 
 All optimizers take turns, round by round, on copies of the same variables; the figure is the
 median over the rounds of (its time / the bare optimizer's time in that round). On TensorFlow a step
-is a `tf.function`; ProxQuant compiles its update in it (`--compile=auto`, its default), or does not
-(never), or XLA compiles the function as a whole, for the bare optimizer too (outside). On JAX it
-is `jax.jit` of `stateless_apply`.
+is a `tf.function`; ProxQuant compiles its update in it where the kernels are large
+(`--compile=auto`, its default), or always, as it does in a long run, or never, or XLA compiles the
+function as a whole, for the bare optimizer too (outside). On JAX it is `jax.jit` of
+`stateless_apply`.
 
     --whole    also the share of a training step of the ResNet, 128 images of 32 x 32: what the
                step takes more than the bare one, over the time of forward, backward and bare step
@@ -252,7 +253,7 @@ def main():
     parser.add_argument("--toy", action="store_true", help="a small model and two rounds")
     parser.add_argument("--model", choices=("resnet20", "resnet56", "wide"), default="resnet20")
     parser.add_argument("--inner", choices=tuple(INNER), default="adam")
-    parser.add_argument("--compile", choices=("auto", "never", "outside"), default="auto")
+    parser.add_argument("--compile", choices=("auto", "always", "never", "outside"), default="auto")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--only", default="", help="labels that this regular expression finds")
     parser.add_argument("--whole", action="store_true")
@@ -263,7 +264,7 @@ def main():
     model = "toy" if arguments.toy else arguments.model
     layout = shapes(model)
     outside = arguments.compile == "outside"
-    jit_compile = "auto" if arguments.compile == "auto" else False
+    jit_compile = {"auto": "auto", "always": True}.get(arguments.compile, False)
     makers = optimizers(arguments.inner, True if arguments.toy and not outside else jit_compile)
     if arguments.memory_of:
         memory_of(make_step(makers[arguments.memory_of], layout, outside), layout)

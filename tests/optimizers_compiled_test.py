@@ -157,9 +157,9 @@ class CompiledTest(unittest.TestCase):
             (True, proxquant(pq.Ternary(optimal=True), jit_compile="auto"), large),
             (False, proxquant(pq.Ternary(optimal=True, axis=-1), jit_compile="auto"), large),
             (True, pq.ProxConnect(keras.optimizers.Adam(), pq.Binary()), large),
-            (True, proxquant(jit_compile="auto", freeze_step=4000), small),
-            (False, proxquant(jit_compile="auto", freeze_step=3999), small),
-            (False, proxquant(pq.Binary("median"), jit_compile="auto", freeze_step=4000), small),
+            (True, proxquant(jit_compile="auto", freeze_step=3000), small),
+            (False, proxquant(jit_compile="auto", freeze_step=2999), small),
+            (False, proxquant(pq.Binary("median"), jit_compile="auto", freeze_step=3000), small),
         ):
             with self.subTest(expected=expected, optimizer=optimizer.get_config()):
                 self.assertIs(compiled(optimizer, shapes), expected)

@@ -18,20 +18,20 @@ from tf_proxquant.quantizers.groups import namespace
 # Weights in the mean trainable variable from which "auto" compiles. The compiler takes time for
 # each variable, and saves time for each weight and step.
 LARGE = 2**17
-# Small variables are compiled where the freeze comes so late that this saves more than it takes,
-# and after so many steps, that nobody waits for it who only tries something.
-LATE_FREEZE, TRIED = 4000, 500
+# Small variables are compiled where the freeze comes so late that it saves more than it takes, and
+# after so many steps that nobody who only tries something waits for it.
+LATE_FREEZE, TRIED = 3000, 100
 
 
 def run(optimizer, update, tensors):
     """Calls `update(tensors, is_compiled)`, which returns nothing, compiled by XLA where that pays.
 
-    For use while a graph is traced: it is traced and compiled once with that graph.
+    In a graph, it is traced and compiled once with that graph.
 
     Args:
       optimizer: a built `QuantizingOptimizer`.
       update: callable that reads and assigns variables.
-      tensors: list of tensors of that graph, or None.
+      tensors: list of tensors, or None.
     """
     first = first_compiled(optimizer)
     if first is None:

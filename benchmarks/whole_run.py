@@ -83,9 +83,10 @@ class _Run:
 
     def compile_later(self, images):
         """Goes to the step at which XLA compiles the update, if it does; returns its seconds."""
-        if self.freeze_step < graphs.LATE_FREEZE:
+        steps = int(self.model.optimizer.iterations)
+        if max(steps, self.freeze_step) < graphs.TRIED:
             return 0
-        self.model.optimizer.iterations.assign(graphs.TRIED)
+        self.model.optimizer.iterations.assign(max(steps, graphs.TRIED))
         first, second = self.train(images), self.train(images)
         return max(0, first - second)
 

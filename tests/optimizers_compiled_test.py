@@ -157,8 +157,8 @@ class CompiledTest(unittest.TestCase):
             (True, proxquant(pq.Ternary(optimal=True), jit_compile="auto"), large),
             (False, proxquant(pq.Ternary(optimal=True, axis=-1), jit_compile="auto"), large),
             (True, pq.ProxConnect(keras.optimizers.Adam(), pq.Binary()), large),
-            (True, proxquant(jit_compile="auto", freeze_step=3000), small),
-            (False, proxquant(jit_compile="auto", freeze_step=2999), small),
+            (True, proxquant(jit_compile="auto", freeze_step=221), small),
+            (False, proxquant(jit_compile="auto", freeze_step=220), small),
             (False, proxquant(pq.Binary("median"), jit_compile="auto", freeze_step=3000), small),
         ):
             with self.subTest(expected=expected, optimizer=optimizer.get_config()):
@@ -168,7 +168,7 @@ class CompiledTest(unittest.TestCase):
 
     @unittest.skipUnless(ON_TENSORFLOW, "Keras compiles on the other backends")
     def test_a_long_run_is_compiled_after_some_steps(self):
-        with mock.patch.object(graphs, "TRIED", 3), mock.patch.object(graphs, "LATE_FREEZE", 8):
+        with mock.patch.object(graphs, "TRIED", 3), mock.patch.object(graphs, "LATE", 8):
             for memory, (name, quantizer) in itertools.product((0.0, 0.9), QUANTIZERS.items()):
                 arguments = {"prox": "piecewise_affine", "freeze_step": 8, "memory": memory}
                 ends = []
@@ -196,7 +196,7 @@ class CompiledTest(unittest.TestCase):
     @unittest.skipUnless(ON_TENSORFLOW, "Keras compiles on the other backends")
     def test_later_compilation_in_fit(self):
         """Inside the conditions and loops of Keras: loss scaling, several steps in one call."""
-        with mock.patch.object(graphs, "TRIED", 3), mock.patch.object(graphs, "LATE_FREEZE", 8):
+        with mock.patch.object(graphs, "TRIED", 3), mock.patch.object(graphs, "LATE", 8):
             for scale in (False, True):
                 optimizer = proxquant(pq.Binary(), jit_compile="auto", freeze_step=8)
                 if scale:

@@ -1,7 +1,7 @@
 """Seconds of whole runs of 1, 10 and 100 epochs with ProxQuant, as a ratio to bare Adam's.
 
     python -m benchmarks.whole_run [--models=resnet20,mobilenet_v2] [--only=REGEX] [--images=2000]
-        [--batch=32] [--turns=20] [--toy]
+        [--batch=32] [--turns=20] [--lengths=1,10,100] [--toy]
 
 Both optimizers train the same network side by side in one process, on random images, frozen after
 two thirds of the run. What comes once is timed from `compile` on: the first epoch, and, where XLA
@@ -31,7 +31,6 @@ from tf_proxquant.optimizers import graphs
 
 MODELS = {**first_step.MODELS, "resnet20": lambda: pq.models.resnet(20, (32, 32, 3), 10)}
 ROWS = first_step.ROWS[1:]
-LENGTHS = (1, 10, 100)
 PARTS = 10
 
 
@@ -98,6 +97,7 @@ def main():
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--turns", type=int, default=20, help="of a tenth of an epoch each")
+    parser.add_argument("--lengths", default="1,10,100", help="epochs")
     parser.add_argument("--row", help=argparse.SUPPRESS)
     parser.add_argument("--toy", action="store_true", help="a tiny network, one row")
     arguments = parser.parse_args()
@@ -111,8 +111,9 @@ def main():
         "| | epochs | Adam: first, later epoch (CPU s) | to Adam | later epochs |\n"
         "|---|---|---|---|---|"
     )
+    lengths = [int(length) for length in arguments.lengths.split(",")]
     sizes = arguments.images, arguments.batch, arguments.turns
-    for model, row, length in itertools.product(models, rows, LENGTHS):
+    for model, row, length in itertools.product(models, rows, lengths):
         settings = f"--row={json.dumps((model, row, length, *sizes))}"
         first, later, whole, ratios = first_step.in_process_of_its_own("whole_run", settings)
         low, middle, high = (f"{ratio:.3f}" for ratio in ratios)

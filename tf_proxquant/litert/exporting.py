@@ -136,10 +136,9 @@ def export(
     return dataclasses.replace(report, archive_bytes=_write_files(target, encoded.content, archive))
 
 
-# Its parameters that say nothing of what is in the file.
-ONLY_WRITING = frozenset(inspect.signature(export).parameters) - frozenset(
-    inspect.signature(encoding.encode).parameters
-)
+# Parameters that decide what is in the file, and those of `export` that do not.
+DECIDING = frozenset(inspect.signature(encoding.encode).parameters)
+ONLY_WRITING = frozenset(inspect.signature(export).parameters) - DECIDING
 
 
 def preview(
@@ -161,6 +160,8 @@ def preview(
             f"`preview` writes and checks nothing: leave {', '.join(writing)} out. "
             f"Received: {options}."
         )
+    for name in options.keys() - DECIDING:
+        raise TypeError(f"preview() got an unexpected keyword argument {name!r}")
     return encoding.encode(model_or_path, profile, **options).report
 
 

@@ -19,9 +19,9 @@ from tf_proxquant.quantizers.groups import namespace
 # each variable, and saves time for each weight and step.
 LARGE = 2**17
 # Small variables are compiled where the freeze comes so late that it saves twice what it takes, and
-# after so many steps that nobody who only tries something waits for it. That late is `LATE`, over 1
-# and the weights of the mean variable in units of `UNIT`: a step saves 57 us for each variable and
-# 10 ns for each weight, and the compiler takes .15 s for each variable.
+# after TRIED steps, so that nobody who only tries something waits for it. That late is from step
+# LATE / (1 + mean / UNIT) on, with the weights of the mean variable: a step saves 57 us for each
+# variable and 10 ns for each weight, and the compiler takes .15 s for each variable.
 LATE, UNIT, TRIED = 6000, 5000, 100
 
 
